@@ -1,0 +1,1 @@
+//! The Prometheus text exposition format, version 0.0.4.
