@@ -1,9 +1,15 @@
 //! The pure core: everything that decides. No IO, no clock, no async: values in, values out.
 //! `tests/layering.rs` keeps it so.
 
+pub mod activation;
+pub mod aggregate;
 pub mod exposition;
 pub mod fleet;
 pub mod names;
+pub mod pod;
+pub mod push;
 pub mod sample;
+pub mod snapshot;
 pub mod time;
 pub mod trigger;
+pub mod window;
