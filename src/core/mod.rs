@@ -3,13 +3,16 @@
 
 pub mod activation;
 pub mod aggregate;
+pub mod evaluate;
 pub mod exposition;
 pub mod fleet;
 pub mod names;
 pub mod pod;
+pub mod policy;
 pub mod push;
 pub mod sample;
 pub mod snapshot;
 pub mod time;
 pub mod trigger;
+pub mod vllm;
 pub mod window;
