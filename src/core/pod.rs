@@ -1,11 +1,11 @@
 //! One endpoint's life: what Kubernetes and its scrapes say, boiled down to a phase.
 
-use std::{fmt, time::Duration};
+use std::{fmt, sync::Arc, time::Duration};
 
 use super::{
     fleet::{Endpoint, Readiness},
     names::MetricName,
-    sample::{Histogram, PodSample, Reading},
+    sample::{Histogram, PageKind, PodSample, Reading},
     time::Moment,
     window::Window,
 };
@@ -77,6 +77,11 @@ pub struct Pod {
     download_remaining: Option<f64>,
     rejections: Window,
     windows: Vec<(WindowKey, Window)>,
+    /// Which page the newest answer came from.
+    page: Option<PageKind>,
+    /// Why the newest scrape failed; `None` where it did not.
+    last_error: Option<Arc<str>>,
+    tried: bool,
 }
 
 impl Pod {
@@ -88,6 +93,9 @@ impl Pod {
             download_remaining: None,
             rejections: Window::new(REJECTION_SPAN),
             windows: Vec::new(),
+            page: None,
+            last_error: None,
+            tried: false,
         }
     }
 
@@ -101,8 +109,11 @@ impl Pod {
         }
     }
 
-    /// Takes in what a scrape read at `at`.
-    pub fn sampled(&mut self, at: Moment, sample: PodSample) {
+    /// Takes in what a scrape of `page` read at `at`.
+    pub fn sampled(&mut self, at: Moment, page: PageKind, sample: PodSample) {
+        self.tried = true;
+        self.page = Some(page);
+        self.last_error = None;
         self.download_remaining = sample.download_remaining;
         if !sample.engine {
             return;
@@ -115,6 +126,12 @@ impl Pod {
             }
         }
         self.latest = Some((at, sample));
+    }
+
+    /// Takes in that a scrape failed, and why.
+    pub fn failed(&mut self, error: Arc<str>) {
+        self.tried = true;
+        self.last_error = Some(error);
     }
 
     /// What the endpoint counts as at `now`, its samples speaking for `staleness`.
@@ -150,6 +167,23 @@ impl Pod {
     #[must_use]
     pub fn rejections(&self) -> f64 {
         self.rejections.delta().map_or(0.0, |delta| delta.increase.count)
+    }
+
+    /// Whether it can be said what can be known of it: a scrape has ended, well or not, or
+    /// there is nothing to scrape.
+    #[must_use]
+    pub fn was_tried(&self) -> bool {
+        self.tried || self.endpoint.address.is_none() || self.endpoint.readiness == Readiness::Terminating
+    }
+
+    #[must_use]
+    pub fn page(&self) -> Option<PageKind> {
+        self.page
+    }
+
+    #[must_use]
+    pub fn last_error(&self) -> Option<&str> {
+        self.last_error.as_deref()
     }
 
     #[must_use]
