@@ -2,8 +2,11 @@
 //! `tests/layering.rs` keeps it so.
 
 pub mod exposition;
+pub mod fields;
 pub mod fleet;
+pub mod go_duration;
 pub mod names;
+pub mod problem;
 pub mod sample;
 pub mod time;
 pub mod trigger;
