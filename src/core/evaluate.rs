@@ -390,3 +390,6 @@ impl Metrics<'_> {
         Value { value: f64::from(u8::from(open)), basis: Basis::Gate { ready } }
     }
 }
+
+#[cfg(test)]
+mod tests;

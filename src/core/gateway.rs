@@ -41,7 +41,7 @@ impl GatewayPage {
         select(page, &self.selector, |selected| {
             let labels = selected.sample.labels;
             let value = selected.sample.value;
-            let ours = labels.get("inference_pool").is_none_or(|pool| pool.unescaped() == self.pool);
+            let ours = labels.get("inference_pool").is_none_or(|pool| pool.unescape() == self.pool.as_str());
             if !ours || !value.is_finite() {
                 return;
             }
@@ -49,7 +49,7 @@ impl GatewayPage {
                 Some(queue) => *queue = Some(queue.unwrap_or(0.0) + value.max(0.0)),
                 None => {
                     let code = labels.get("error_code");
-                    if code.is_some_and(|code| code.unescaped() == "ServiceUnavailable") {
+                    if code.is_some_and(|code| code.unescape() == "ServiceUnavailable") {
                         refused_total += value.max(0.0);
                     }
                 }

@@ -7,6 +7,7 @@ pub mod evaluate;
 pub mod exposition;
 pub mod fields;
 pub mod fleet;
+pub mod gateway;
 pub mod go_duration;
 pub mod names;
 pub mod pod;
