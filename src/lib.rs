@@ -2,6 +2,8 @@
 
 pub mod clock;
 pub mod core;
+pub mod scrape;
+pub mod sim;
 
 /// KEDA's protocol, generated from `proto/externalscaler.proto`.
 #[allow(clippy::pedantic, reason = "generated code")]

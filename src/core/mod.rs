@@ -1,9 +1,13 @@
 //! The pure core: everything that decides. No IO, no clock, no async: values in, values out.
 //! `tests/layering.rs` keeps it so.
 
+pub mod cadence;
 pub mod exposition;
 pub mod fleet;
 pub mod names;
+pub mod page_choice;
 pub mod sample;
+pub mod staleness;
 pub mod time;
 pub mod trigger;
+pub mod vllm;
