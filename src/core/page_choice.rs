@@ -158,7 +158,7 @@ mod tests {
     /// A server, as what it answers to the filtered and to the plain page.
     type Server = (Answer, Answer);
     /// What it is about, the servers of a row of scrapes, the pages that each of these fetches.
-    type Case = (&'static str, &'static [Server], &'static [&'static [PageKind]]);
+    type Case<'a> = (&'a str, &'a [Server], &'a [&'a [PageKind]]);
 
     /// The pages that each of a row of scrapes fetches from servers that follow one another.
     fn fetched(servers: &[Server]) -> Vec<Vec<PageKind>> {

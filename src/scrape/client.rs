@@ -6,6 +6,10 @@ use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 
 use super::fetch::{Fetch, ScrapeError};
 
+/// How much of a page is read unless told otherwise, in bytes. A pod with eight engines has a
+/// page of 300 KB.
+pub const DEFAULT_MAX_BODY: usize = 8 * 1024 * 1024;
+
 /// Longer than the longest scrape interval, so that an endpoint keeps its one connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 

@@ -51,6 +51,8 @@ pub enum Behaviour {
     NoHttp,
     /// Answers 200 with a body that is no metrics page.
     NoMetrics,
+    /// Drops each connection when a request has come, without a byte of an answer.
+    DropsUnanswered,
     /// As `Vllm`, but closes each connection after one answer without announcing it.
     ClosesAfterAnswer { page: Arc<str> },
     /// As `Vllm`, but drops a connection when a second request comes on it: what a client
@@ -148,6 +150,7 @@ async fn converse(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
         counter.fetch_add(1, Ordering::Relaxed);
         let behaviour = shared.behaviour.load_full();
         match &*behaviour {
+            Behaviour::DropsUnanswered => return Ok(()),
             Behaviour::DropsReused { .. } if served_before => return Ok(()),
             Behaviour::Vllm { page } | Behaviour::DropsReused { page } => {
                 write_page(&mut stream, &filtered(page, &wanted)).await?;
