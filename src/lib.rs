@@ -7,6 +7,7 @@ pub mod aggregator;
 pub mod cli;
 pub mod clock;
 pub mod core;
+pub mod demo;
 pub mod discovery;
 pub mod metrics;
 pub mod readiness;

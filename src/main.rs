@@ -14,7 +14,6 @@ use keda_kaito_scaler::{
     aggregator::GatewaySettings,
     cli::{CheckTriggerArgs, Cli, Command, DemoArgs, RunArgs, ScanArgs},
     core::{
-        scan::scan,
         trigger::{Trigger, parse_arguments},
     },
     demo::{self, DemoOptions},
@@ -122,10 +121,8 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
-    let parsed = parse_arguments(&args.metadata).and_then(|metadata| {
-        let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        Trigger::parse(pairs, None)
-    });
+    let arguments = args.metadata.iter().map(String::as_str);
+    let parsed = parse_arguments(arguments).and_then(|metadata| Trigger::parse(metadata, None));
     match parsed {
         Ok(trigger) => {
             println!("{}", trigger.describe());

@@ -174,13 +174,6 @@ struct TargetCollector {
     clock: Clock,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct TargetLabels<'a> {
-    namespace: &'a str,
-    scaled_object: &'a str,
-    metric: &'a str,
-}
-
 impl Collector for TargetCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut targets = self.targets.all();
@@ -207,11 +200,11 @@ impl Collector for TargetCollector {
                     for ($index, spec) in target.specs.iter().enumerate() {
                         let value: Option<f64> = $value;
                         let Some(value) = value else { continue };
-                        let labels = TargetLabels {
-                            namespace: &target.namespace,
-                            scaled_object: &target.scaled_object,
-                            metric: &spec.name,
-                        };
+                        let labels = [
+                            ("namespace", &*target.namespace),
+                            ("scaledobject", &*target.scaled_object),
+                            ("metric", spec.name.as_str()),
+                        ];
                         ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
                     }
                 }

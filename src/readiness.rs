@@ -42,7 +42,9 @@ impl Gates {
 
     /// A closed gate; `waits_for` says for people what opens it.
     pub fn gate(&self, name: &'static str, waits_for: &'static str) -> Gate {
-        self.state.send_modify(|state| drop(state.closed.insert(name, waits_for)));
+        self.state.send_modify(|state| {
+            state.closed.insert(name, waits_for);
+        });
         Gate { name, state: self.state.clone() }
     }
 
@@ -65,7 +67,9 @@ impl Default for Gates {
 
 impl Gate {
     pub fn open(self) {
-        self.state.send_modify(|state| drop(state.closed.remove(self.name)));
+        self.state.send_modify(|state| {
+            state.closed.remove(self.name);
+        });
     }
 }
 

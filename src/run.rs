@@ -20,7 +20,7 @@ use crate::{
     metrics::Metrics,
     proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer},
     readiness::Gates,
-    scrape::{PageClient, ScrapePool, ScrapeSettings},
+    scrape::{DEFAULT_MAX_BODY, GatewayPool, PageClient, ScrapePool, Scrapers},
     serve::{
         admin::Admin,
         health,
@@ -64,7 +64,7 @@ impl RunOptions {
             shutdown_delay: Duration::ZERO,
             first_round: Duration::from_millis(900),
             gateway: GatewaySettings::default(),
-            page_limit: 8 << 20,
+            page_limit: DEFAULT_MAX_BODY,
         }
     }
 }
@@ -101,7 +101,7 @@ pub struct Running {
     /// Ends discovery and the pages for people.
     cancel: CancellationToken,
     tasks: TaskTracker,
-    aggregator: JoinHandle<ScrapePool>,
+    aggregator: JoinHandle<Scrapers>,
     aggregator_cancel: CancellationToken,
 }
 
@@ -138,9 +138,11 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
     let (gateway_sender, gateways) = mpsc::channel(64);
-    let client = PageClient::new().map_err(|source| StartError::Client { source })?;
-    let settings = ScrapeSettings { page_limit: options.page_limit, ..ScrapeSettings::default() };
-    let pool = ScrapePool::new(client, clock, report_sender, gateway_sender, settings);
+    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
+    let scrapers = Scrapers {
+        pods: ScrapePool::new(client.clone(), clock, report_sender),
+        gateways: GatewayPool::new(client, clock, gateway_sender),
+    };
 
     let drain = CancellationToken::new();
     let scaler =
@@ -153,7 +155,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
 
     // From here on nothing fails.
     let aggregator_cancel = CancellationToken::new();
-    let aggregator = Aggregator::new(clock, pool, targets, metrics.clone(), options.gateway);
+    let aggregator = Aggregator::new(clock, scrapers, targets, metrics.clone(), options.gateway);
     let inbox = Inbox { fleet, commands, reports, gateways };
     let aggregator = tasks.spawn(aggregator.run(inbox, aggregator_cancel.clone()));
     tasks.spawn(discovery);
@@ -238,8 +240,8 @@ impl Running {
         self.drain.cancel();
         let grpc = self.serving.stop(GRACE).await;
         self.aggregator_cancel.cancel();
-        if let Ok(pool) = self.aggregator.await {
-            pool.shutdown().await;
+        if let Ok(scrapers) = self.aggregator.await {
+            scrapers.shutdown().await;
         }
         self.cancel.cancel();
         self.health_serving.stop(GRACE).await;

@@ -115,7 +115,7 @@ impl<S> Aggregator<S> {
                     _ => None,
                 },
                 age_seconds: latest.map(|(at, _)| now.saturating_since(at).as_secs_f64()),
-                page: pod.page().map(crate::core::sample::PageKind::as_str),
+                page: pod.page().map(crate::core::page_choice::PageKind::as_str),
                 last_error: pod.last_error().map(str::to_owned),
             }
         };
@@ -138,6 +138,6 @@ fn aggregation(rule: &Rule) -> &'static str {
 }
 
 fn rfc3339(moment: crate::core::time::Moment) -> Option<String> {
-    let timestamp = jiff::Timestamp::try_from(moment.since_unix()).ok()?;
-    Some(timestamp.to_string())
+    let since_unix = moment.since_unix().try_into().ok()?;
+    Some(jiff::Timestamp::from_duration(since_unix).ok()?.to_string())
 }

@@ -4,8 +4,9 @@ use std::{sync::Arc, time::Duration};
 
 use crate::core::{
     gateway::GatewaySample,
-    pod::{REJECTION_SPAN, staleness},
+    pod::REJECTION_SPAN,
     sample::Histogram,
+    staleness::staleness_limit,
     time::Moment,
     window::Window,
 };
@@ -43,7 +44,7 @@ impl GatewayState {
 
     /// For how long a sample speaks, given how it is scraped.
     pub fn paced(&mut self, interval: Duration, timeout: Duration) {
-        self.staleness = staleness(interval, timeout);
+        self.staleness = staleness_limit(interval, timeout);
     }
 
     pub fn sampled(&mut self, at: Moment, outcome: Result<GatewaySample, Arc<str>>) {

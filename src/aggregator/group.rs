@@ -9,14 +9,15 @@ use crate::{
         evaluate::{self, Observed},
         fleet::{InferenceSet, Readiness},
         names::{InferenceSetKey, PodUid},
-        pod::{Phase, Pod, WindowKey, staleness},
+        pod::{Phase, Pod, WindowKey},
         push::{PushState, UNANSWERED},
         snapshot::{Snapshot, Unavailable},
+        staleness::staleness_limit,
         time::Moment,
         trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
         vllm::Wanted,
     },
-    scrape::{GatewayPlan, ScrapeId, ScrapePlan, Scraped},
+    scrape::{GatewayPlan, ScrapeId, ScrapePlan, ScrapeReport},
     targets::Target,
 };
 
@@ -31,8 +32,10 @@ pub struct GroupKey {
 pub trait Scraper: Send + 'static {
     /// Starts the scrapes of an endpoint, or changes what is read and how often.
     fn apply(&mut self, id: ScrapeId, plan: ScrapePlan);
-    /// Ends them. An answer under way is dropped.
+    /// Ends them. An answer under way is no longer current.
     fn remove(&mut self, id: &ScrapeId);
+    /// Whether a report comes from scrapes that have not been ended since.
+    fn is_current(&self, report: &ScrapeReport) -> bool;
     /// Starts the scrapes of an InferenceSet's gateway, changes how often, or ends them.
     fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>);
 }
@@ -120,18 +123,13 @@ impl Group {
     }
 
     #[must_use]
-    pub fn set(&self) -> Option<&InferenceSet> {
-        self.set.as_ref()
-    }
-
-    #[must_use]
     pub fn pods(&self) -> &[Pod] {
         &self.pods
     }
 
     #[must_use]
     pub fn staleness(&self) -> Duration {
-        staleness(self.interval, self.key.page.timeout)
+        staleness_limit(self.interval, self.key.page.timeout)
     }
 
     pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
@@ -160,7 +158,12 @@ impl Group {
     /// Recomputes what all targets together want of each page.
     fn want(&mut self, scraper: &mut impl Scraper) {
         let triggers = || self.members.iter().map(|member| &member.target.trigger);
-        self.wanted = Arc::new(Wanted::new(triggers().flat_map(Trigger::wanted_metrics)));
+        let wanted = Wanted::new(triggers().flat_map(Trigger::wanted_metrics));
+        if wanted != *self.wanted {
+            self.wanted = Arc::new(wanted);
+            // They have to be asked again before it can be said what they lack.
+            self.pods.iter_mut().for_each(Pod::ask_again);
+        }
         self.interval = triggers().map(|t| t.scrape_interval).min().unwrap_or(self.interval);
         self.windows.clear();
         for key in triggers().flat_map(windows) {
@@ -177,7 +180,7 @@ impl Group {
     }
 
     fn scrape_id(&self, uid: &PodUid) -> ScrapeId {
-        ScrapeId { uid: uid.clone(), page: self.key.page.clone() }
+        ScrapeId { set: self.key.set.clone(), uid: uid.clone(), page: self.key.page.clone() }
     }
 
     fn schedule(&self, index: usize, scraper: &mut impl Scraper) {
@@ -254,13 +257,19 @@ impl Group {
     }
 
     /// Takes in a scrape. False where the endpoint is no longer one of ours.
-    pub fn scraped(&mut self, uid: &PodUid, at: Moment, outcome: Result<Scraped, Arc<str>>) -> bool {
-        let Some(pod) = self.by_uid.get(uid).and_then(|index| self.pods.get_mut(*index)) else {
+    pub fn scraped(&mut self, report: ScrapeReport) -> bool {
+        let index = self.by_uid.get(&report.id.uid);
+        let Some(pod) = index.and_then(|index| self.pods.get_mut(*index)) else {
             return false;
         };
-        match outcome {
-            Ok(scraped) => pod.sampled(at, scraped.page, scraped.sample),
+        // A page that was read for fewer metrics can't speak for the new ones.
+        if report.wanted != self.wanted {
+            return true;
+        }
+        match report.outcome {
+            Ok(scraped) => pod.sampled(report.at, scraped.page, scraped.sample),
             Err(error) => {
+                let error: Arc<str> = error.to_string().into();
                 self.last_error = Some(error.clone());
                 pod.failed(error);
             }
@@ -300,7 +309,7 @@ impl Group {
             set,
             pods: &self.pods,
             short_since: self.short_since,
-            staleness: staleness(self.interval, self.key.page.timeout),
+            staleness: self.staleness(),
             gateway: gateway.demand(now),
             heard,
             last_error: self.last_error.as_ref(),

@@ -242,28 +242,26 @@ impl<S: Scraper> Aggregator<S> {
 
     fn scraped(&mut self, report: ScrapeReport) {
         self.count(&report);
-        let key = GroupKey { set: report.id.set, page: report.id.page };
+        let key = GroupKey { set: report.id.set.clone(), page: report.id.page.clone() };
         let Some(group) = self.groups.get_mut(&key) else { return };
-        let outcome = report.outcome.map_err(|error| Arc::from(error.to_string()));
-        if group.scraped(&report.id.uid, report.at, outcome) {
+        if self.scraper.is_current(&report) && group.scraped(report) {
             self.touch(&key);
         }
     }
 
     fn count(&self, report: &ScrapeReport) {
         use crate::metrics::{PageLabels, ScrapeLabels};
-        let outcome = match &report.outcome {
+        match &report.outcome {
             Ok(scraped) => {
                 let page = PageLabels { page: scraped.page.as_str() };
                 self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
                 self.metrics.lines_rejected.inc_by(scraped.rejected as u64);
-                "ok"
             }
-            Err(error) => error.kind(),
-        };
+            Err(_) => {}
+        }
+        let outcome = report.outcome_label().as_str();
         self.metrics.scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
-        let took = report.at.saturating_since(report.started);
-        self.metrics.scrape_duration.observe(took.as_secs_f64());
+        self.metrics.scrape_duration.observe(report.duration().as_secs_f64());
     }
 
     fn gateway_scraped(&mut self, report: GatewayReport) {

@@ -3,6 +3,7 @@
 
 pub mod activation;
 pub mod aggregate;
+pub mod cadence;
 pub mod evaluate;
 pub mod exposition;
 pub mod fields;
@@ -10,12 +11,14 @@ pub mod fleet;
 pub mod gateway;
 pub mod go_duration;
 pub mod names;
+pub mod page_choice;
 pub mod pod;
 pub mod policy;
 pub mod problem;
 pub mod push;
 pub mod sample;
 pub mod snapshot;
+pub mod staleness;
 pub mod time;
 pub mod trigger;
 pub mod vllm;

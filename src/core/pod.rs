@@ -5,7 +5,8 @@ use std::{fmt, sync::Arc, time::Duration};
 use super::{
     fleet::{Endpoint, Readiness},
     names::MetricName,
-    sample::{Histogram, PageKind, PodSample, Reading},
+    page_choice::PageKind,
+    sample::{Histogram, PodSample, Reading},
     time::Moment,
     window::Window,
 };
@@ -51,13 +52,6 @@ impl fmt::Display for Phase {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.as_str())
     }
-}
-
-/// For how long a sample speaks for its endpoint: three intervals, but never so short that
-/// one slow answer or one dropped connection makes an endpoint unknown.
-#[must_use]
-pub fn staleness(interval: Duration, timeout: Duration) -> Duration {
-    (interval * 3).max(timeout + interval * 2).max(Duration::from_secs(5))
 }
 
 /// Which window some target asks for. Pods keep one [`Window`] for each.
@@ -167,6 +161,11 @@ impl Pod {
     #[must_use]
     pub fn rejections(&self) -> f64 {
         self.rejections.delta().map_or(0.0, |delta| delta.increase.count)
+    }
+
+    /// What was read so far was not asked for everything.
+    pub fn ask_again(&mut self) {
+        self.tried = false;
     }
 
     /// Whether it can be said what can be known of it: a scrape has ended, well or not, or

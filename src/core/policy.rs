@@ -89,7 +89,7 @@ fn proportional(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, U
     if let Some(value) = metrics.without_reading(metric.up_threshold) {
         return Ok(value);
     }
-    if metric.kind == PolicyKind::Gauge && vllm::adds_up(&metric.name) {
+    if metric.kind == PolicyKind::Gauge && vllm::adds_up(metric.name.as_str()) {
         return metrics.total(&metric.name, metric.up_threshold);
     }
     let mean = reading(metric, metrics)?;

@@ -41,13 +41,33 @@ pub struct Pusher {
     next: Option<Moment>,
 }
 
+/// Why `true` is sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PushCause {
+    /// The stream opened on an active target.
+    Open,
+    /// Demand rose from nothing, or met no replica.
+    Edge,
+    /// KEDA has not acted yet.
+    Repeat,
+}
+
+impl PushCause {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Edge => "edge",
+            Self::Repeat => "repeat",
+        }
+    }
+}
+
 /// What a stream is to do now.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PushStep {
-    /// Send `true`.
-    pub send: bool,
-    /// This `true` answers a new edge (and is not a repetition or the one on open).
-    pub edge: bool,
+    /// Send `true`, and why.
+    pub send: Option<PushCause>,
     /// Ask again at this moment, or when the state changes.
     pub again_at: Option<Moment>,
 }
@@ -75,7 +95,12 @@ impl Pusher {
         if send || !state.unanswered {
             self.next = (state.active && state.unanswered).then(|| now + self.distance(now));
         }
-        PushStep { send, edge: send && (edge || unmet) && !opened, again_at: self.next }
+        let cause = match (opened, edge || unmet) {
+            (true, _) => PushCause::Open,
+            (false, true) => PushCause::Edge,
+            (false, false) => PushCause::Repeat,
+        };
+        PushStep { send: send.then_some(cause), again_at: self.next }
     }
 
     /// Every 2 s for 30 s, then doubling to 30 s.
@@ -161,7 +186,7 @@ mod tests {
         let (mut now, mut sent) = (at(from), vec![]);
         loop {
             let step = pusher.poll(now, &state);
-            if step.send {
+            if step.send.is_some() {
                 sent.push(seconds(now));
             }
             match step.again_at {
@@ -196,7 +221,7 @@ mod tests {
     fn a_stream_that_opens_on_an_active_target_says_so_at_once() {
         let mut pusher = Pusher::new();
         let step = pusher.poll(at(0), &serving(7));
-        assert_eq!((step.send, step.edge), (true, false));
+        assert_eq!(step.send, Some(PushCause::Open));
     }
 
     #[test]
@@ -220,8 +245,8 @@ mod tests {
         let mut pusher = Pusher::new();
         assert_eq!(sends(&mut pusher, 0, 0, wanted(1)), [0]);
         // Polled again early, by a change that is none.
-        assert!(!pusher.poll(at(1), &wanted(1)).send);
-        assert!(pusher.poll(at(2), &wanted(1)).send);
+        assert_eq!(pusher.poll(at(1), &wanted(1)).send, None);
+        assert_eq!(pusher.poll(at(2), &wanted(1)).send, Some(PushCause::Repeat));
     }
 
     #[test]

@@ -30,25 +30,6 @@ impl PodSample {
     }
 }
 
-/// Which page an answer came from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PageKind {
-    /// Only what was asked for by name: some 500 bytes.
-    Filtered,
-    /// The whole page: some 50 KB.
-    Plain,
-}
-
-impl PageKind {
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Filtered => "filtered",
-            Self::Plain => "plain",
-        }
-    }
-}
-
 /// What one endpoint says about the requests it holds. `None` is unknown.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct PodDemand {

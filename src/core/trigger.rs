@@ -206,14 +206,14 @@ pub struct MetricSpec {
 }
 
 /// A family that a trigger needs from every page.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WantedMetric {
     pub name: MetricName,
     pub shape: Shape,
 }
 
 /// As what a family is read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Shape {
     /// A gauge, counter or untyped family.
     Value,

@@ -6,7 +6,6 @@ use std::{
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
-    sync::Arc,
 };
 
 use jiff::Timestamp;
@@ -234,7 +233,8 @@ impl Changes {
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Our own reading is an access, and no change.
             if event.is_ok_and(|event| !event.kind.is_access()) {
-                drop(notice.try_send(()));
+                // Full: a reading is to come anyway. Closed: nobody follows any more.
+                let _ = notice.try_send(());
             }
         });
         let mut watcher = watcher.map_err(failed)?;

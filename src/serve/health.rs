@@ -3,13 +3,7 @@
 //! `liveness` is always SERVING; `readiness` and the empty name are SERVING while the process
 //! is ready to be called.
 
-use std::convert::Infallible;
-
-use tonic::{
-    codegen::{Service, http},
-    server::NamedService,
-    service::Routes,
-};
+use tonic::service::Routes;
 use tonic_health::{ServingStatus, server::HealthReporter};
 
 use crate::readiness::Readiness;

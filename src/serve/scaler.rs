@@ -12,7 +12,6 @@ use crate::{
     core::{
         activation::Activity,
         snapshot::{Snapshot, Unavailable},
-        trigger::Rule,
     },
     metrics::Metrics,
     proto::{

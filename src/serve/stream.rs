@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use super::rpc::Rpc;
 use crate::{
     clock::Clock,
-    core::push::{Hygiene, PushState, Pusher},
+    core::push::{Hygiene, PushCause, PushState, Pusher},
     metrics::{Metrics, PushLabels},
     proto::IsActiveResponse,
     targets::Target,
@@ -64,10 +64,9 @@ impl ActivityStream {
                 self.rpc.ends_with(Code::Ok);
                 return false;
             }
-            let first = self.pusher.is_new();
             let step = self.pusher.poll(now, &state);
-            if step.send {
-                self.count(first, step.edge, &state);
+            if let Some(cause) = step.send {
+                self.count(cause, &state);
                 return true;
             }
             // Once the hygiene is due, a change of state decides, not time.
@@ -83,16 +82,11 @@ impl ActivityStream {
         }
     }
 
-    fn count(&self, first: bool, edge: bool, state: &PushState) {
+    fn count(&self, cause: PushCause, state: &PushState) {
         let now = self.clock.now();
         self.target.pushed(now);
-        let cause = match (first, edge) {
-            (true, _) => "open",
-            (_, true) => "edge",
-            _ => "repeat",
-        };
-        self.metrics.pushes.get_or_create(&PushLabels { cause }).inc();
-        if let (true, Some(sampled)) = (edge, state.sampled) {
+        self.metrics.pushes.get_or_create(&PushLabels { cause: cause.as_str() }).inc();
+        if let (PushCause::Edge, Some(sampled)) = (cause, state.sampled) {
             self.metrics.activation_latency.observe(now.saturating_since(sampled).as_secs_f64());
         }
     }

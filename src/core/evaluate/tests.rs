@@ -3,7 +3,8 @@ use crate::core::{
     activation::{Activity, Cause},
     fleet::{Endpoint, Readiness},
     names::{InferenceSetKey, PodUid},
-    sample::{PageKind, PodDemand, PodSample},
+    page_choice::PageKind,
+    sample::{PodDemand, PodSample},
 };
 
 const STALENESS: Duration = Duration::from_secs(5);
