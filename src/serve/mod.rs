@@ -1,0 +1,3 @@
+//! The gRPC side: what KEDA talks to.
+
+pub mod listener;
