@@ -4,7 +4,7 @@ TOOLS_BIN := $(CURDIR)/.tools/bin
 TOOLS := $(TOOLS_BIN)/.installed
 
 # helm, helm-unittest and actionlint come from the Go module proxy, their versions and sums pinned in tools/.
-# The build is heavy (about 900 packages) and is repeated only when those change.
+# The build takes minutes and is repeated only when those change.
 $(TOOLS): tools/go.mod tools/go.sum $(wildcard tools/*/*.go)
 	mkdir -p $(TOOLS_BIN)
 	cd tools && CGO_ENABLED=0 GOBIN=$(TOOLS_BIN) nice go install -trimpath -ldflags '-s -w' tool ./...
