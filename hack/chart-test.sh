@@ -4,7 +4,7 @@ set -euo pipefail
 chart=${1:?usage: chart-test.sh CHART}
 PATH=${TOOLS_BIN:?}:$PATH
 
-version() { sed -nE "s/^$2[ :=]+\"?([^\"]+)\"?/\1/p" "$1" | head -n 1; }
+version() { sed -nE "s/^$2[ :=]+\"?([^\"]+)\"?/\1/p;t end;b;:end;q" "$1"; }
 crate=$(version Cargo.toml version)
 for key in version appVersion; do
   if [ "$(version "$chart/Chart.yaml" $key)" != "$crate" ]; then
@@ -35,10 +35,11 @@ fi
 package=$(mktemp -d)
 trap 'rm -rf "$package"' EXIT
 helm package --destination "$package" "$chart" >/dev/null
-if tar -tzf "$package"/*.tgz | grep -E '/(ci|tests/.*_test\.yaml|tests/__snapshot__)'; then
+files=$(tar -tzf "$package"/*.tgz)
+if grep -E '/(ci|tests/.*_test\.yaml|tests/__snapshot__)' <<<"$files"; then
   echo "the package contains test files" >&2
   exit 1
 fi
-tar -tzf "$package"/*.tgz | grep -q templates/tests/check-install.yaml
+grep -q templates/tests/check-install.yaml <<<"$files"
 
 helm-unittest --strict "$chart"

@@ -8,11 +8,12 @@ version=${3:?usage: image.sh BINARY ARCHIVE VERSION}
 command -v buildah >/dev/null || { echo "buildah is missing: apt-get install --no-install-recommends buildah" >&2; exit 1; }
 
 # The image has no loader and no libc to be found at run time.
-if readelf --program-headers "$binary" | grep -q INTERP; then
+headers=$(LC_ALL=C readelf --file-header --program-headers "$binary")
+if [[ $headers == *INTERP* ]]; then
   echo "$binary is dynamically linked" >&2
   exit 1
 fi
-case $(LC_ALL=C readelf --file-header "$binary" | sed -n 's/^ *Machine: *//p') in
+case $(sed -n 's/^ *Machine: *//p' <<<"$headers") in
   *X86-64) arch=amd64 ;;
   AArch64) arch=arm64 ;;
   *) echo "$binary is for no architecture that is released" >&2; exit 1 ;;
