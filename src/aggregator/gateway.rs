@@ -64,7 +64,7 @@ impl GatewayState {
     #[must_use]
     pub fn demand(&self, now: Moment) -> Option<f64> {
         let (at, sample) = self.latest?;
-        if now.saturating_since(at) > self.staleness {
+        if now.saturating_since(at) >= self.staleness {
             return None;
         }
         let refused = self.refusals.delta().map_or(0.0, |delta| delta.increase.count);

@@ -50,7 +50,7 @@ pub fn evaluate(
     let mut values = values(trigger, &population, observed, &demand);
     let silence = now.saturating_since(observed.heard);
     // At zero replicas nothing may fail, and nothing can be scaled down by mistake.
-    if silence > WATCH_SILENCE && observed.set.replicas > 0 {
+    if silence >= WATCH_SILENCE && observed.set.replicas > 0 {
         values.fill(Err(Unavailable::WatchSilent(silence)));
     }
     Snapshot {
@@ -64,7 +64,7 @@ pub fn evaluate(
 }
 
 /// When the decision would change by the passing of time alone: a pod going stale or past
-/// its deadline, a hold that ends.
+/// its deadline, a hold that ends. At that very moment it has changed.
 #[must_use]
 pub fn next_change(
     trigger: &Trigger,
@@ -95,7 +95,7 @@ struct Population<'a> {
 
 impl<'a> Population<'a> {
     fn count(trigger: &Trigger, observed: &Observed<'a>, now: Moment) -> Self {
-        let young = |since: Moment| now.saturating_since(since) <= trigger.in_flight_deadline;
+        let young = |since: Moment| now.saturating_since(since) < trigger.in_flight_deadline;
         let mut census = Census { replicas: observed.set.replicas, ..Census::default() };
         let (mut absent, mut living) = (0, 0);
         let mut pods = Vec::with_capacity(observed.pods.len());

@@ -138,7 +138,7 @@ impl Pod {
             return Phase::Pending;
         }
         match &self.latest {
-            Some((at, sample)) if now.saturating_since(*at) <= staleness => {
+            Some((at, sample)) if now.saturating_since(*at) < staleness => {
                 if sample.awake == Some(false) { Phase::Sleeping } else { Phase::Serving }
             }
             None if self.endpoint.readiness == Readiness::NotReady => Phase::Loading,

@@ -76,6 +76,18 @@ pub struct Scraped {
 }
 
 impl ScrapeReport {
+    /// A report of no task: for tests of what is done with reports.
+    #[cfg(test)]
+    pub(crate) fn new(
+        id: ScrapeId,
+        started: Moment,
+        at: Moment,
+        wanted: Arc<Wanted>,
+        outcome: Result<Scraped, ScrapeError>,
+    ) -> Self {
+        Self { id, started, at, wanted, outcome, task: 0 }
+    }
+
     /// How the scrape ended, for a label.
     #[must_use]
     pub fn outcome_label(&self) -> Outcome {

@@ -3,6 +3,7 @@ use super::{
         names::MetricName,
         page_choice::PageKind::{self, Filtered, Plain},
         sample::{Histogram, PodDemand, Reading},
+        trigger::{Shape, WantedMetric},
     },
     *,
 };
