@@ -354,7 +354,7 @@ async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
     assert_eq!(plan.interval, Duration::from_secs(2), "awake: seldom");
     assert!(!follow.borrow_and_update().unanswered);
     rig.gateway_says(0.0).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_secs(80)).await;
     rig.settle().await;
     assert_eq!(target.snapshot().activity, Activity::Active(Cause::InFlight));
     assert_eq!(value(&target), Ok(10.0), "hold");
