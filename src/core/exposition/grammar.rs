@@ -5,8 +5,7 @@ use std::str;
 use nom::{
     IResult, Parser,
     branch::alt,
-    bytes::complete::{tag, tag_no_case, take, take_till, take_till1, take_while, take_while1},
-    character::complete::one_of,
+    bytes::complete::{tag, tag_no_case, take_till, take_while, take_while1},
     combinator::{eof, map, map_opt, opt, peek, recognize, rest, success, value, verify},
     multi::many0_count,
     sequence::{delimited, preceded, terminated},
@@ -81,14 +80,19 @@ fn labels(input: &[u8]) -> Parsed<'_, &[u8]> {
     terminated(recognize(many0_count(label)), blank).parse(input)
 }
 
-/// One label with the comma that separates it from the next.
-pub(super) fn label(input: &[u8]) -> Parsed<'_, Label<'_>> {
-    let name = alt((take_label_name, quoted_name));
-    let value = map(quoted, LabelValue::new);
+/// One label with the comma that separates it from the next: its name and its value.
+#[inline]
+fn label(input: &[u8]) -> Parsed<'_, (&[u8], &[u8])> {
+    let name = alt((label_name, verify(quoted, |name: &[u8]| utf8(name).is_some())));
     let end = alt((tag(","), peek(tag("}")), eof));
-    let (input, (_, name, _, _, _, value, _, _)) =
-        (blank, name, blank, tag("="), blank, value, blank, end).parse(input)?;
-    Ok((input, Label { name, value }))
+    (delimited(blank, name, (blank, tag("="), blank)), terminated(quoted, (blank, end))).parse(input)
+}
+
+/// Takes the next label off what [`labels`] let through.
+pub(super) fn next_label<'p>(inside: &mut &'p [u8]) -> Option<Label<'p>> {
+    let (rest, (name, value)) = label(inside).ok()?;
+    *inside = rest;
+    Some(Label { name: utf8(name)?, value: LabelValue::new(value) })
 }
 
 fn tail(input: &[u8]) -> Parsed<'_, Option<i64>> {
@@ -128,9 +132,9 @@ fn plain_name(input: &[u8]) -> Parsed<'_, &str> {
     map_opt(verify(take_while1(is_name_byte), |name: &[u8]| !name[0].is_ascii_digit()), utf8).parse(input)
 }
 
-fn take_label_name(input: &[u8]) -> Parsed<'_, &str> {
-    let legal = |name: &[u8]| !name[0].is_ascii_digit();
-    map_opt(verify(take_while1(is_label_name_byte), legal), utf8).parse(input)
+#[inline]
+fn label_name(input: &[u8]) -> Parsed<'_, &[u8]> {
+    verify(take_while1(is_label_name_byte), |name: &[u8]| !name[0].is_ascii_digit()).parse(input)
 }
 
 fn quoted_name(input: &[u8]) -> Parsed<'_, &str> {
@@ -138,36 +142,55 @@ fn quoted_name(input: &[u8]) -> Parsed<'_, &str> {
 }
 
 /// What stands between two double quotes, its escapes as printed.
+#[inline]
 fn quoted(input: &[u8]) -> Parsed<'_, &[u8]> {
-    let verbatim = take_till1(|byte| byte == b'"' || byte == b'\\');
-    let escape = preceded(tag("\\"), take(1_usize));
-    delimited(tag("\""), recognize(many0_count(alt((verbatim, escape)))), tag("\"")).parse(input)
+    delimited(tag("\""), quoted_text, tag("\"")).parse(input)
 }
 
+#[inline]
+fn quoted_text(input: &[u8]) -> Parsed<'_, &[u8]> {
+    let mut end = 0;
+    loop {
+        match input.get(end) {
+            Some(b'"') => return Ok((&input[end..], &input[..end])),
+            Some(b'\\') => end += 2,
+            Some(_) => end += 1,
+            None => return Err(nom::Err::Error(())),
+        }
+    }
+}
+
+#[inline]
 fn token(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_till(is_blank).parse(input)
 }
 
+#[inline]
 fn blank(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_while(is_blank).parse(input)
 }
 
+#[inline]
 fn space(input: &[u8]) -> Parsed<'_, &[u8]> {
-    recognize((one_of(" \t"), blank)).parse(input)
+    take_while1(is_blank).parse(input)
 }
 
+#[inline]
 fn utf8(bytes: &[u8]) -> Option<&str> {
     str::from_utf8(bytes).ok()
 }
 
+#[inline]
 fn is_blank(byte: u8) -> bool {
     byte == b' ' || byte == b'\t'
 }
 
+#[inline]
 fn is_label_name_byte(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_'
 }
 
+#[inline]
 pub(super) fn is_name_byte(byte: u8) -> bool {
     is_label_name_byte(byte) || byte == b':'
 }

@@ -61,9 +61,7 @@ impl<'p> Iterator for LabelIter<'p> {
     type Item = Label<'p>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        let (rest, label) = grammar::label(self.rest).ok()?;
-        self.rest = rest;
-        Some(label)
+        grammar::next_label(&mut self.rest)
     }
 }
 

@@ -51,6 +51,7 @@
 mod grammar;
 mod labels;
 mod number;
+mod search;
 mod select;
 #[cfg(test)]
 mod tests;

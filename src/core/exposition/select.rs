@@ -1,12 +1,19 @@
 //! The samples of wanted families, and nothing else.
 
-use super::{Sample, grammar, labels::escape, walk::split_line};
+use super::{
+    Sample,
+    grammar::{self, Head},
+    labels::escape,
+    search::Search,
+    walk::split_line,
+};
 
 /// The families that a scrape wants, compiled once for many pages. Share it in an `Arc`.
 #[derive(Clone, Debug)]
 pub struct Selector {
     /// Every sample name that a wanted family can have, sorted by name.
     names: Vec<WantedName>,
+    search: Search,
 }
 
 /// What a sample is to the family that it belongs to.
@@ -62,6 +69,7 @@ impl Selector {
     /// Compiles a list of families. An empty name selects nothing.
     pub fn new<F: AsRef<str>>(families: impl IntoIterator<Item = F>) -> Self {
         let mut names = Vec::new();
+        let mut printed_families = Vec::new();
         for (family, name) in families.into_iter().enumerate() {
             if name.as_ref().is_empty() {
                 continue;
@@ -74,13 +82,14 @@ impl Selector {
                     part,
                 });
             }
+            printed_families.push(printed);
         }
         names.sort_by(|a, b| a.printed.cmp(&b.printed));
-        Self { names }
+        Self { names, search: Search::for_lines_with(&printed_families) }
     }
 
     /// The wanted families that have a sample called `name`.
-    fn wanted(&self, name: &[u8]) -> &[WantedName] {
+    fn claims(&self, name: &[u8]) -> &[WantedName] {
         let first = self.names.partition_point(|wanted| *wanted.printed < *name);
         let found = &self.names[first..];
         let count = found.iter().take_while(|wanted| *wanted.printed == *name).count();
@@ -93,22 +102,73 @@ impl Selector {
 pub fn select<'p>(page: &'p [u8], wanted: &Selector, mut visit: impl FnMut(Selected<'p>)) -> SelectReport {
     let mut report = SelectReport::default();
     let mut rest = page;
-    while !rest.is_empty() {
+    while let Some(found) = wanted.search.next_line(rest) {
+        rest = select_run(found, wanted, &mut visit, &mut report);
+    }
+    report
+}
+
+/// Reads the lines that `page` starts with for as long as they are wanted, and returns the rest.
+///
+/// A family's lines mostly stand together, after its comments; going on from line to line
+/// there costs less than a new search for each.
+fn select_run<'p>(
+    page: &'p [u8],
+    wanted: &Selector,
+    visit: &mut impl FnMut(Selected<'p>),
+    report: &mut SelectReport,
+) -> &'p [u8] {
+    let mut rest = page;
+    let mut run: Option<Run<'p, '_>> = None;
+    loop {
         let (line, after) = split_line(rest);
-        rest = after;
-        let Ok((body, head)) = grammar::head(line) else { continue };
-        let claims = wanted.wanted(head.name().as_bytes());
-        if claims.is_empty() {
+        if line.first() == Some(&b'#') {
+            rest = after;
+            if run.is_some() {
+                return rest;
+            }
             continue;
         }
-        match grammar::body(head, body) {
+        let run_now = match &run {
+            Some(run) if run.goes_on_with(line) => run,
+            _ => match Run::of(line, wanted) {
+                Some(new) => run.insert(new),
+                None => return after,
+            },
+        };
+        match grammar::body(run_now.head, &line[run_now.prefix.len()..]) {
             Some(sample) => {
-                for claim in claims {
+                for claim in run_now.claims {
                     visit(Selected { family: claim.family, part: claim.part, sample });
                 }
             }
             None => report.rejected += 1,
         }
+        rest = after;
     }
-    report
+}
+
+/// Lines that start with the same bytes up to the end of their name, so that the name need be
+/// read and looked up only once.
+struct Run<'p, 'w> {
+    prefix: &'p [u8],
+    head: Head<'p>,
+    claims: &'w [WantedName],
+}
+
+impl<'p, 'w> Run<'p, 'w> {
+    /// The run that `line` starts; `None` where nobody wants it.
+    fn of(line: &'p [u8], wanted: &'w Selector) -> Option<Self> {
+        let (body, head) = grammar::head(line).ok()?;
+        let claims = wanted.claims(head.name().as_bytes());
+        let prefix = &line[..line.len() - body.len()];
+        (!claims.is_empty()).then_some(Self { prefix, head, claims })
+    }
+
+    fn goes_on_with(&self, line: &[u8]) -> bool {
+        line.strip_prefix(self.prefix).is_some_and(|body| match self.head {
+            Head::Plain(_) => !body.first().copied().is_some_and(grammar::is_name_byte),
+            Head::Quoted(_) => true,
+        })
+    }
 }
