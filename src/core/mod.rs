@@ -9,5 +9,6 @@ pub mod go_duration;
 pub mod names;
 pub mod problem;
 pub mod sample;
+pub mod scaledobject;
 pub mod time;
 pub mod trigger;
