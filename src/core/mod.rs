@@ -2,6 +2,7 @@
 //! `tests/layering.rs` keeps it so.
 
 pub mod annotations;
+pub mod check;
 pub mod exposition;
 pub mod fields;
 pub mod fleet;
