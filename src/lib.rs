@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod core;
+pub mod sim;
 
 /// KEDA's protocol, generated from `proto/externalscaler.proto`.
 #[allow(clippy::pedantic, reason = "generated code")]
