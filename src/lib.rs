@@ -1,14 +1,47 @@
-//! KEDA external scaler for KAITO InferenceSets. See ARCHITECTURE.md for the map.
+//! KEDA external scaler for KAITO InferenceSets: pod watchers feed scrape tasks, scrape tasks
+//! feed one aggregator, and every answer to KEDA is read from the snapshot it publishes. Read
+//! [`run`] for how the parts are wired, [`core`] for everything that decides, and
+//! ARCHITECTURE.md for the map.
 
+pub mod aggregator;
+pub mod cli;
 pub mod clock;
 pub mod core;
+pub mod demo;
+pub mod discovery;
+pub mod metrics;
+pub mod readiness;
+pub mod run;
+pub mod scrape;
+pub mod serve;
 pub mod sim;
+pub mod targets;
+pub mod telemetry;
+
+/// The release, with the commit it was built from.
+pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GIT_COMMIT"), ")");
+/// The commit this was built from, or `unknown` where the build could not tell.
+pub const COMMIT: &str = env!("GIT_COMMIT");
 
 /// KEDA's protocol, generated from `proto/externalscaler.proto`.
-#[allow(clippy::pedantic, reason = "generated code")]
+#[allow(clippy::pedantic, missing_debug_implementations, reason = "generated code")]
 pub mod proto {
     tonic::include_proto!("externalscaler");
 
     /// The compiled descriptors, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.bin"));
+    pub const FILE_DESCRIPTOR_SET: &[u8] =
+        include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.bin"));
+}
+
+/// An error and everything behind it, in one line.
+#[must_use]
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
 }

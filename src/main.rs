@@ -1,1 +1,144 @@
-fn main() {}
+//! The binary: reads the command line and starts what it names.
+
+use std::{
+    fs,
+    io::{self, Read, Write},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr},
+    path::Path,
+    process::ExitCode,
+};
+
+use anyhow::{Context, Result};
+use clap::Parser;
+use keda_kaito_scaler::{
+    aggregator::GatewaySettings,
+    cli::{CheckTriggerArgs, Cli, Command, DemoArgs, RunArgs, ScanArgs},
+    core::{
+        trigger::{Trigger, parse_arguments},
+    },
+    demo::{self, DemoOptions},
+    error_chain,
+    run::{self, RunOptions, StartError},
+    telemetry,
+};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::{error, info};
+
+/// What a command ends with where its input or its flags are at fault.
+const BAD_INPUT: u8 = 2;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let default_level = match cli.command {
+        Command::Demo(_) => "warn",
+        _ => telemetry::level(cli.logs.v),
+    };
+    telemetry::start(default_level, cli.logs.log_format);
+    let done = match cli.command {
+        Command::Run(args) => serve(args),
+        Command::Scan(args) => scan_page(&args),
+        Command::CheckTrigger(args) => Ok(check_trigger(&args)),
+        Command::Demo(args) => play(args),
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::from(BAD_INPUT)
+    })
+}
+
+fn serve(args: RunArgs) -> Result<ExitCode> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let default_address = if args.insecure_grpc { loopback } else { everywhere };
+    let endpoints_file =
+        args.endpoints_file.context("--endpoints-file is missing: endpoints come from a file")?;
+    let options = RunOptions {
+        endpoints_file,
+        bind_address: args.bind_address.unwrap_or(default_address),
+        grpc_port: args.grpc_port,
+        metrics_port: args.metrics_port,
+        grpc_health_port: args.grpc_health_port,
+        insecure_grpc: args.insecure_grpc,
+        shutdown_delay: args.shutdown_delay,
+        first_round: args.first_round,
+        gateway: GatewaySettings { asleep: args.wake_interval, ..GatewaySettings::default() },
+        page_limit: args.page_limit,
+    };
+    runtime()?.block_on(async {
+        let running = match run::start(options).await {
+            Ok(running) => running,
+            Err(error @ (StartError::NoTls | StartError::InsecureAddress(_) | StartError::File(_))) => {
+                eprintln!("error: {}", error_chain(&error));
+                return Ok(ExitCode::from(BAD_INPUT));
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let mut terminated = signal(SignalKind::terminate())?;
+        let mut interrupted = signal(SignalKind::interrupt())?;
+        let exit = tokio::select! {
+            _ = terminated.recv() => ExitCode::SUCCESS,
+            _ = interrupted.recv() => ExitCode::SUCCESS,
+            () = running.broken() => {
+                error!("the gRPC listener has ended");
+                ExitCode::FAILURE
+            }
+        };
+        info!("shutting down; a second signal ends it at once");
+        tokio::select! {
+            () = running.stop() => Ok(exit),
+            _ = terminated.recv() => Ok(ExitCode::FAILURE),
+            _ = interrupted.recv() => Ok(ExitCode::FAILURE),
+        }
+    })
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")
+}
+
+fn scan_page(args: &ScanArgs) -> Result<ExitCode> {
+    let page = read(&args.file).with_context(|| format!("failed to read {}", args.file.display()))?;
+    let scan = scan(&page, &args.metrics);
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for family in &scan.families {
+        serde_json::to_writer(&mut out, family)?;
+        out.write_all(b"\n")?;
+    }
+    out.flush()?;
+    if scan.rejected > 0 {
+        eprintln!("{} lines are not in the exposition format", scan.rejected);
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn read(file: &Path) -> io::Result<Vec<u8>> {
+    if file == Path::new("-") {
+        let mut page = Vec::new();
+        io::stdin().lock().read_to_end(&mut page)?;
+        return Ok(page);
+    }
+    fs::read(file)
+}
+
+fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
+    let arguments = args.metadata.iter().map(String::as_str);
+    let parsed = parse_arguments(arguments).and_then(|metadata| Trigger::parse(metadata, None));
+    match parsed {
+        Ok(trigger) => {
+            println!("{}", trigger.describe());
+            ExitCode::SUCCESS
+        }
+        Err(problems) => {
+            for problem in &problems.0 {
+                eprintln!("error: {problem}");
+            }
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn play(args: DemoArgs) -> Result<ExitCode> {
+    let options = DemoOptions { fast: args.fast, report: args.report };
+    runtime()?.block_on(demo::run(options))?;
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,9 +1,25 @@
 //! The pure core: everything that decides. No IO, no clock, no async: values in, values out.
 //! `tests/layering.rs` keeps it so.
 
+pub mod activation;
+pub mod aggregate;
+pub mod cadence;
+pub mod evaluate;
 pub mod exposition;
+pub mod fields;
 pub mod fleet;
+pub mod gateway;
+pub mod go_duration;
 pub mod names;
+pub mod page_choice;
+pub mod pod;
+pub mod policy;
+pub mod problem;
+pub mod push;
 pub mod sample;
+pub mod snapshot;
+pub mod staleness;
 pub mod time;
 pub mod trigger;
+pub mod vllm;
+pub mod window;

@@ -1,7 +1,46 @@
 //! Trigger metadata: what a user (or the provisioner) writes into a ScaledObject's
 //! `external-push` trigger, parsed into one typed spec.
+//!
+//! ```text
+//! key                     value                             default
+//! inferenceSetName        name of an InferenceSet           (required)
+//! inferenceSetNamespace   its namespace                     (required)
+//! metricName              a family on the pods' page        (required, but not for policy)
+//! aggregation             sum | service-avg | max | windowed-avg | quantile | gate | policy
+//!                                                           sum
+//! threshold               number > 0                        (required for sum; 1)
+//! metricCacheWindow       duration, 1s..24h                 5m
+//! quantile                number in (0, 1]                  0.95
+//! policy                  JSON list of entries, see `policy`   (required for policy)
+//! combinePolicy           AND | OR | MAX                    AND
+//! metricSource            modelpod                          modelpod
+//! metricProtocol          http | https                      http
+//! metricPort              1..65535; 80 is the pod's own     the pod's own
+//! metricPath              starts with /                     /metrics
+//! scrapeTimeout           duration, 1ms..1m                 3s
+//! scrapeInterval          duration, 100ms..1m               1s
+//! inFlightDeadline        duration, 0s..24h                 15m
+//! holdWhileInFlight       true | false                      false
+//! activationThreshold     number ≥ 0                        0
+//! activationHold          duration, 0s..24h                 30s
+//! wakeSource              SERVICE:PORT                      none
+//! ```
+//! A duration is Go's (`1m30s`) or a whole number of seconds. Words are taken in any
+//! capitals. Keys that are KEDA's (`scalerAddress`, `caCert` and such, everything ending in
+//! `FromEnv`) and the old `scalerName` are left alone, and so is every other unknown key,
+//! unless it looks like a slip for one of these.
+
+mod arguments;
+mod describe;
+mod parse;
+pub mod policy;
+
+#[cfg(test)]
+mod tests;
 
 use std::time::Duration;
+
+pub use arguments::parse_arguments;
 
 use super::names::{InferenceSetKey, MetricName};
 
@@ -40,6 +79,22 @@ pub struct PageSource {
     pub timeout: Duration,
 }
 
+impl PageSource {
+    pub const DEFAULT_PATH: &str = "/metrics";
+    pub const DEFAULT_TIMEOUT: Duration = Duration::from_secs(3);
+}
+
+impl Default for PageSource {
+    fn default() -> Self {
+        Self {
+            protocol: Protocol::Http,
+            port: None,
+            path: Self::DEFAULT_PATH.to_owned(),
+            timeout: Self::DEFAULT_TIMEOUT,
+        }
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Protocol {
     Http,
@@ -55,7 +110,7 @@ pub enum Rule {
     Single {
         /// Key `metricName`, or the name that a GetMetrics request carries.
         metric: MetricName,
-        /// Key `threshold`: the target per replica (AverageValue). Finite, above 0.
+        /// Key `threshold`: the target, per replica for a total. Finite, above 0.
         threshold: f64,
         aggregation: Aggregation,
     },
@@ -125,9 +180,104 @@ pub struct ActivationRule {
     pub hold: Duration,
 }
 
+impl ActivationRule {
+    pub const DEFAULT_HOLD: Duration = Duration::from_secs(30);
+}
+
+impl Default for ActivationRule {
+    fn default() -> Self {
+        Self { threshold: 0.0, hold: Self::DEFAULT_HOLD }
+    }
+}
+
 /// A Service that holds requests while there is no replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct WakeSource {
     pub service: String,
     pub port: u16,
+}
+
+/// One metric as KEDA is told of it: GetMetricSpec lists these, GetMetrics is asked for them.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MetricSpec {
+    pub name: String,
+    /// `targetSizeFloat`. Finite, above 0.
+    pub target: f64,
+}
+
+/// A family that a trigger needs from every page.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct WantedMetric {
+    pub name: MetricName,
+    pub shape: Shape,
+}
+
+/// As what a family is read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Shape {
+    /// A gauge, counter or untyped family.
+    Value,
+    /// A histogram's count and sum, and its buckets where a quantile is asked for.
+    Histogram { buckets: bool },
+}
+
+impl Trigger {
+    pub const DEFAULT_SCRAPE_INTERVAL: Duration = Duration::from_secs(1);
+    pub const DEFAULT_IN_FLIGHT_DEADLINE: Duration = Duration::from_secs(900);
+
+    /// What GetMetricSpec answers; never empty. It depends on the metadata alone, so that it
+    /// can be answered before anything was scraped.
+    #[must_use]
+    pub fn metric_specs(&self) -> Vec<MetricSpec> {
+        match &self.rule {
+            Rule::Single { metric, threshold, .. } => {
+                vec![MetricSpec { name: metric.to_string(), target: *threshold }]
+            }
+            Rule::Policy(Policy { combine: Combine::And | Combine::Or, .. }) => {
+                vec![MetricSpec { name: Policy::METRIC_NAME.to_owned(), target: 1.0 }]
+            }
+            Rule::Policy(Policy { combine: Combine::Max, metrics }) => metrics
+                .iter()
+                .map(|metric| MetricSpec { name: metric.name.to_string(), target: metric.up_threshold })
+                .collect(),
+        }
+    }
+
+    /// What the trigger's value needs from every page; empty for a gate. What activation
+    /// needs is scraped in any case and not listed.
+    #[must_use]
+    pub fn wanted_metrics(&self) -> Vec<WantedMetric> {
+        match &self.rule {
+            Rule::Single { metric, aggregation, .. } => {
+                let shape = match aggregation {
+                    Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max => Shape::Value,
+                    Aggregation::WindowedAvg { .. } => Shape::Histogram { buckets: false },
+                    Aggregation::Quantile { .. } => Shape::Histogram { buckets: true },
+                    Aggregation::Gate => return Vec::new(),
+                };
+                vec![WantedMetric { name: metric.clone(), shape }]
+            }
+            Rule::Policy(policy) => policy
+                .metrics
+                .iter()
+                .map(|metric| WantedMetric { name: metric.name.clone(), shape: metric.kind.shape() })
+                .collect(),
+        }
+    }
+}
+
+impl Policy {
+    /// The metric's name towards KEDA where a policy gives one value (AND, OR). It is part of
+    /// the HPA's metric name (`s0-policy`), so changing it would reset running HPAs.
+    pub const METRIC_NAME: &str = "policy";
+}
+
+impl PolicyKind {
+    #[must_use]
+    pub fn shape(self) -> Shape {
+        match self {
+            Self::Gauge => Shape::Value,
+            Self::Histogram { quantile, .. } => Shape::Histogram { buckets: quantile.is_some() },
+        }
+    }
 }

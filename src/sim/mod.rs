@@ -6,6 +6,7 @@
 
 pub mod cluster;
 pub mod endpoints_file;
+pub mod fixtures;
 pub mod fleet;
 pub mod gateway;
 pub mod hpa;

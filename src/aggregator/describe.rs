@@ -1,0 +1,143 @@
+//! `/debug/targets`: everything that is known of every target, for people.
+
+use serde::Serialize;
+
+use super::{Aggregator, group::Group};
+use crate::{
+    core::{
+        sample::Reading,
+        trigger::{Aggregation, Rule},
+    },
+    targets::Target,
+};
+
+/// One target. The field names are an interface that tests and dashboards rely on.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DescribedTarget {
+    pub namespace: String,
+    pub scaled_object: String,
+    pub inference_set: String,
+    pub metric: String,
+    pub aggregation: &'static str,
+    /// What KEDA gets; `None` while it gets an error.
+    pub value: Option<f64>,
+    pub active: bool,
+    pub replicas: Option<u32>,
+    pub known: u32,
+    pub unknown: u32,
+    pub in_flight: u32,
+    /// The decision record.
+    pub why: String,
+    /// When `true` was last pushed, RFC 3339.
+    pub last_push: Option<String>,
+    pub endpoints: Vec<DescribedEndpoint>,
+}
+
+/// One endpoint of a target.
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct DescribedEndpoint {
+    pub pod: String,
+    pub uid: String,
+    pub address: Option<String>,
+    pub phase: &'static str,
+    /// What it last said of the target's metric.
+    pub value: Option<f64>,
+    /// Age of that.
+    pub age_seconds: Option<f64>,
+    pub page: Option<&'static str>,
+    pub last_error: Option<String>,
+}
+
+impl<S> Aggregator<S> {
+    pub(super) fn describe(&self) -> Vec<DescribedTarget> {
+        let mut described: Vec<_> = self
+            .groups
+            .values()
+            .flat_map(|group| group.targets().map(|target| self.describe_target(group, target)))
+            .collect();
+        described.sort_by(|a, b| {
+            (&a.namespace, &a.scaled_object, &a.metric).cmp(&(&b.namespace, &b.scaled_object, &b.metric))
+        });
+        described
+    }
+
+    fn describe_target(&self, group: &Group, target: &Target) -> DescribedTarget {
+        let snapshot = target.snapshot();
+        let mut why = snapshot.why();
+        let gateway = self.gateways.get(&group.key().set);
+        if let Some(error) = gateway.and_then(|gateway| gateway.last_error()) {
+            why.push_str("; the gateway can't be read: ");
+            why.push_str(error);
+        }
+        let eta = group.pods().iter().filter_map(crate::core::pod::Pod::download_remaining).fold(0.0, f64::max);
+        if eta > 0.0 {
+            why.push_str(&format!("; the model is downloaded in {eta} s"));
+        }
+        DescribedTarget {
+            namespace: target.namespace.to_string(),
+            scaled_object: target.scaled_object.to_string(),
+            inference_set: target.trigger.inference_set.to_string(),
+            metric: target.specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(","),
+            aggregation: aggregation(&target.trigger.rule),
+            value: snapshot.values.first().and_then(|value| value.as_ref().ok()).map(|value| value.value),
+            active: snapshot.activity.is_active(),
+            replicas: snapshot.replicas,
+            known: snapshot.census.known,
+            unknown: snapshot.census.unknown,
+            in_flight: snapshot.census.in_flight,
+            why,
+            last_push: target.last_push().and_then(rfc3339),
+            endpoints: self.describe_endpoints(group, target),
+        }
+    }
+
+    fn describe_endpoints(&self, group: &Group, target: &Target) -> Vec<DescribedEndpoint> {
+        let (now, staleness) = (self.clock.now(), group.staleness());
+        let metric = match &target.trigger.rule {
+            Rule::Single { metric, .. } => Some(metric),
+            Rule::Policy(policy) => policy.metrics.first().map(|metric| &metric.name),
+        };
+        let describe = |pod: &crate::core::pod::Pod| {
+            let latest = pod.latest();
+            let reading = latest.zip(metric).and_then(|((_, sample), metric)| sample.reading(metric));
+            DescribedEndpoint {
+                pod: pod.endpoint.pod.to_string(),
+                uid: pod.endpoint.uid.to_string(),
+                address: pod.endpoint.address.map(|address| address.to_string()),
+                phase: pod.phase(now, staleness).as_str(),
+                value: match reading {
+                    Some(Reading::Value(value)) => Some(*value),
+                    Some(Reading::Histogram(histogram)) if histogram.count > 0.0 => {
+                        Some(histogram.sum / histogram.count)
+                    }
+                    _ => None,
+                },
+                age_seconds: latest.map(|(at, _)| now.saturating_since(at).as_secs_f64()),
+                page: pod.page().map(crate::core::page_choice::PageKind::as_str),
+                last_error: pod.last_error().map(str::to_owned),
+            }
+        };
+        group.pods().iter().map(describe).collect()
+    }
+}
+
+fn aggregation(rule: &Rule) -> &'static str {
+    match rule {
+        Rule::Policy(_) => "policy",
+        Rule::Single { aggregation, .. } => match aggregation {
+            Aggregation::Sum => "sum",
+            Aggregation::ServiceAvg => "service-avg",
+            Aggregation::Max => "max",
+            Aggregation::WindowedAvg { .. } => "windowed-avg",
+            Aggregation::Quantile { .. } => "quantile",
+            Aggregation::Gate => "gate",
+        },
+    }
+}
+
+fn rfc3339(moment: crate::core::time::Moment) -> Option<String> {
+    let since_unix = moment.since_unix().try_into().ok()?;
+    Some(jiff::Timestamp::from_duration(since_unix).ok()?.to_string())
+}

@@ -1,0 +1,405 @@
+//! The endpoints of one InferenceSet on one page, and the targets that read them.
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use super::gateway::GatewayState;
+use crate::{
+    core::{
+        activation::{Activation, Activity, Cause},
+        evaluate::{self, Observed},
+        fleet::{InferenceSet, Readiness},
+        names::{InferenceSetKey, PodUid},
+        pod::{Phase, Pod, WindowKey},
+        push::{PushState, UNANSWERED},
+        snapshot::{Snapshot, Unavailable},
+        staleness::staleness_limit,
+        time::Moment,
+        trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
+        vllm::Wanted,
+    },
+    scrape::{GatewayPlan, ScrapeId, ScrapePlan, ScrapeReport},
+    targets::Target,
+};
+
+/// Which endpoints a target reads: two targets with the same key share every scrape.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct GroupKey {
+    pub set: InferenceSetKey,
+    pub page: Arc<PageSource>,
+}
+
+/// Starts, changes and ends scrapes. The aggregator decides, and never waits for one.
+pub trait Scraper: Send + 'static {
+    /// Starts the scrapes of an endpoint, or changes what is read and how often.
+    fn apply(&mut self, id: ScrapeId, plan: ScrapePlan);
+    /// Ends them. An answer under way is no longer current.
+    fn remove(&mut self, id: &ScrapeId);
+    /// Whether a report comes from scrapes that have not been ended since.
+    fn is_current(&self, report: &ScrapeReport) -> bool;
+    /// Starts the scrapes of an InferenceSet's gateway, changes how often, or ends them.
+    fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>);
+}
+
+/// One target in the hands of the aggregator.
+#[derive(Debug)]
+struct Member {
+    target: Arc<Target>,
+    activation: Activation,
+    unanswered: Option<Unanswered>,
+}
+
+/// Demand that meets no replica.
+#[derive(Clone, Copy, Debug)]
+struct Unanswered {
+    since: Moment,
+    /// It has lasted for [`UNANSWERED`] and been reported.
+    reported: bool,
+}
+
+/// Endpoints that are scraped together, and the targets that read them. Owned by the
+/// aggregator.
+#[derive(Debug)]
+pub struct Group {
+    key: GroupKey,
+    set: Option<InferenceSet>,
+    pods: Vec<Pod>,
+    by_uid: HashMap<PodUid, usize>,
+    members: Vec<Member>,
+    wanted: Arc<Wanted>,
+    windows: Vec<WindowKey>,
+    interval: Duration,
+    short_since: Option<Moment>,
+    last_error: Option<Arc<str>>,
+    phases: [i64; Phase::ALL.len()],
+    evaluated: Option<Moment>,
+}
+
+/// What one evaluation of a group changed.
+#[derive(Debug, Default)]
+pub struct Evaluation {
+    /// When to evaluate again, if nothing else happens.
+    pub again_at: Option<Moment>,
+    /// By how much the number of endpoints in each phase changed, in the order of
+    /// [`Phase::ALL`].
+    pub phases: [i64; Phase::ALL.len()],
+    /// Targets whose wake-up nobody has answered for the whole of
+    /// [`UNANSWERED`], newly so.
+    pub not_honoured: Vec<Arc<Target>>,
+}
+
+/// Time between two evaluations of a group, for each of its endpoints: one evaluation costs
+/// time in proportion to them, so a group of thousands is evaluated for a batch of samples
+/// at once. Up to [`UNPACED`] endpoints every batch of samples is evaluated as it comes.
+const PACE: Duration = Duration::from_micros(10);
+const UNPACED: usize = 200;
+
+impl Group {
+    #[must_use]
+    pub fn new(key: GroupKey) -> Self {
+        Self {
+            key,
+            set: None,
+            pods: Vec::new(),
+            by_uid: HashMap::new(),
+            members: Vec::new(),
+            wanted: Arc::new(Wanted::new([])),
+            windows: Vec::new(),
+            interval: Duration::from_secs(1),
+            short_since: None,
+            last_error: None,
+            phases: [0; Phase::ALL.len()],
+            evaluated: None,
+        }
+    }
+
+    #[must_use]
+    pub fn key(&self) -> &GroupKey {
+        &self.key
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.members.is_empty()
+    }
+
+    #[must_use]
+    pub fn pods(&self) -> &[Pod] {
+        &self.pods
+    }
+
+    #[must_use]
+    pub fn staleness(&self) -> Duration {
+        staleness_limit(self.interval, self.key.page.timeout)
+    }
+
+    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        self.members.iter().map(|member| &member.target)
+    }
+
+    /// Takes a target in.
+    pub fn join(&mut self, target: Arc<Target>, now: Moment, scraper: &mut impl Scraper) {
+        let activation = Activation::new(target.trigger.activation, now);
+        self.members.push(Member { target, activation, unanswered: None });
+        self.want(scraper);
+    }
+
+    /// Lets a target go. A group without targets is scraped no more.
+    pub fn leave(&mut self, target: &Arc<Target>, scraper: &mut impl Scraper) {
+        self.members.retain(|member| !Arc::ptr_eq(&member.target, target));
+        if self.members.is_empty() {
+            for pod in &self.pods {
+                scraper.remove(&self.scrape_id(&pod.endpoint.uid));
+            }
+        } else {
+            self.want(scraper);
+        }
+    }
+
+    /// Recomputes what all targets together want of each page.
+    fn want(&mut self, scraper: &mut impl Scraper) {
+        let triggers = || self.members.iter().map(|member| &member.target.trigger);
+        let wanted = Wanted::new(triggers().flat_map(Trigger::wanted_metrics));
+        if wanted != *self.wanted {
+            self.wanted = Arc::new(wanted);
+            // They have to be asked again before it can be said what they lack.
+            self.pods.iter_mut().for_each(Pod::ask_again);
+        }
+        self.interval = triggers().map(|t| t.scrape_interval).min().unwrap_or(self.interval);
+        self.windows.clear();
+        for key in triggers().flat_map(windows) {
+            if !self.windows.contains(&key) {
+                self.windows.push(key);
+            }
+        }
+        for pod in &mut self.pods {
+            pod.keep_windows(&self.windows);
+        }
+        for index in 0..self.pods.len() {
+            self.schedule(index, scraper);
+        }
+    }
+
+    fn scrape_id(&self, uid: &PodUid) -> ScrapeId {
+        ScrapeId { set: self.key.set.clone(), uid: uid.clone(), page: self.key.page.clone() }
+    }
+
+    fn schedule(&self, index: usize, scraper: &mut impl Scraper) {
+        let endpoint = &self.pods[index].endpoint;
+        let id = self.scrape_id(&endpoint.uid);
+        match endpoint.address {
+            Some(mut address) if endpoint.readiness != Readiness::Terminating => {
+                if let Some(port) = self.key.page.port {
+                    address.set_port(port);
+                }
+                let plan = ScrapePlan {
+                    address,
+                    wanted: self.wanted.clone(),
+                    interval: self.interval,
+                    timeout: self.key.page.timeout,
+                    ready: endpoint.readiness == Readiness::Ready,
+                };
+                scraper.apply(id, plan);
+            }
+            _ => scraper.remove(&id),
+        }
+    }
+
+    /// Takes in what discovery says of the InferenceSet; `None` where it is gone. Samples of
+    /// pods that stay are kept.
+    pub fn observe(&mut self, set: Option<&InferenceSet>, now: Moment, scraper: &mut impl Scraper) {
+        let endpoints = set.map_or(&[][..], |set| &set.endpoints);
+        let mut before: HashMap<PodUid, Pod> =
+            self.pods.drain(..).map(|pod| (pod.endpoint.uid.clone(), pod)).collect();
+        self.by_uid.clear();
+        for endpoint in endpoints {
+            if self.by_uid.contains_key(&endpoint.uid) {
+                continue;
+            }
+            let index = self.pods.len();
+            self.by_uid.insert(endpoint.uid.clone(), index);
+            let (pod, changed) = match before.remove(&endpoint.uid) {
+                Some(mut pod) => {
+                    let changed = pod.endpoint != *endpoint;
+                    pod.endpoint = endpoint.clone();
+                    (pod, changed)
+                }
+                None => {
+                    let mut pod = Pod::new(endpoint.clone());
+                    pod.keep_windows(&self.windows);
+                    (pod, true)
+                }
+            };
+            self.pods.push(pod);
+            if changed {
+                self.schedule(index, scraper);
+            }
+        }
+        for uid in before.keys() {
+            scraper.remove(&self.scrape_id(uid));
+        }
+        self.note_shortfall(set, now);
+        self.set = set.cloned();
+    }
+
+    /// Replicas that were never created have no creation time of their own; they are on
+    /// their way since there have been too few, or since more were wanted.
+    fn note_shortfall(&mut self, set: Option<&InferenceSet>, now: Moment) {
+        let wanted = set.map_or(0, |set| set.replicas);
+        let living =
+            self.pods.iter().filter(|pod| pod.endpoint.readiness != Readiness::Terminating).count();
+        let short = usize::try_from(wanted).unwrap_or(usize::MAX) > living;
+        let more_wanted = self.set.as_ref().is_some_and(|before| before.replicas < wanted);
+        self.short_since = match self.short_since {
+            _ if !short => None,
+            Some(since) if !more_wanted => Some(since),
+            _ => Some(now),
+        };
+    }
+
+    /// Takes in a scrape. False where the endpoint is no longer one of ours.
+    pub fn scraped(&mut self, report: ScrapeReport) -> bool {
+        let index = self.by_uid.get(&report.id.uid);
+        let Some(pod) = index.and_then(|index| self.pods.get_mut(*index)) else {
+            return false;
+        };
+        // A page that was read for fewer metrics can't speak for the new ones.
+        if report.wanted != self.wanted {
+            return true;
+        }
+        match report.outcome {
+            Ok(scraped) => pod.sampled(report.at, scraped.page, scraped.sample),
+            Err(error) => {
+                let error: Arc<str> = error.to_string().into();
+                self.last_error = Some(error.clone());
+                pod.failed(error);
+            }
+        }
+        true
+    }
+
+    /// When the group may be evaluated: at once, but for groups of many endpoints.
+    #[must_use]
+    pub fn due(&self, now: Moment) -> Moment {
+        if self.pods.len() <= UNPACED {
+            return now;
+        }
+        let pace = PACE * u32::try_from(self.pods.len()).unwrap_or(u32::MAX);
+        self.evaluated.map_or(now, |last| (last + pace).max(now))
+    }
+
+    /// Decides about every target of the group and publishes the decisions.
+    ///
+    /// `heard`: when discovery was last heard from, `None` before its first word.
+    pub fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateway: &GatewayState) -> Evaluation {
+        self.evaluated = Some(now);
+        let mut evaluation = Evaluation::default();
+        self.count_phases(now, &mut evaluation);
+        let Some((set, heard)) = self.set.as_ref().zip(heard) else {
+            let why = if heard.is_some() { Unavailable::NoInferenceSet } else { Unavailable::NotSynced };
+            for member in &mut self.members {
+                let snapshot = Snapshot::unknown(now, member.target.specs.len(), &why);
+                member.target.publish(Arc::new(snapshot), PushState::default());
+                if heard.is_some() {
+                    member.target.complete_first_round();
+                }
+            }
+            return evaluation;
+        };
+        let observed = Observed {
+            set,
+            pods: &self.pods,
+            short_since: self.short_since,
+            staleness: self.staleness(),
+            gateway: gateway.demand(now),
+            heard,
+            last_error: self.last_error.as_ref(),
+        };
+        let tried = self.pods.iter().all(Pod::was_tried) && gateway.was_tried();
+        for member in &mut self.members {
+            let trigger = &member.target.trigger;
+            let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);
+            let again_at = evaluate::next_change(trigger, &observed, &member.activation, now);
+            if member.goes_unhonoured(now, &snapshot) {
+                evaluation.not_honoured.push(member.target.clone());
+            }
+            evaluation.again_at =
+                [evaluation.again_at, again_at, member.unhonoured_at()].into_iter().flatten().min();
+            member.publish(snapshot);
+            if tried {
+                member.target.complete_first_round();
+            }
+        }
+        evaluation
+    }
+
+    /// Takes the group's endpoints out of the counts by phase.
+    pub fn forget_phases(&mut self) -> [i64; Phase::ALL.len()] {
+        std::mem::take(&mut self.phases).map(|count| -count)
+    }
+
+    fn count_phases(&mut self, now: Moment, evaluation: &mut Evaluation) {
+        let staleness = self.staleness();
+        let mut phases = [0; Phase::ALL.len()];
+        for pod in &self.pods {
+            phases[pod.phase(now, staleness) as usize] += 1;
+        }
+        for (change, (new, old)) in evaluation.phases.iter_mut().zip(phases.iter().zip(self.phases)) {
+            *change = new - old;
+        }
+        self.phases = phases;
+    }
+}
+
+impl Member {
+    fn publish(&self, snapshot: Snapshot) {
+        let push = PushState {
+            active: snapshot.activity.is_active(),
+            edge: self.activation.edges(),
+            replicas: snapshot.replicas.unwrap_or(0),
+            unanswered: self.unanswered.is_some(),
+            settled: snapshot.census.known > 0 && snapshot.census.in_flight == 0,
+            sampled: Some(snapshot.at),
+        };
+        self.target.publish(Arc::new(snapshot), push);
+    }
+
+    /// Follows for how long demand has met no replica. True once, when that has become too
+    /// long.
+    fn goes_unhonoured(&mut self, now: Moment, snapshot: &Snapshot) -> bool {
+        let asked = snapshot.activity == Activity::Active(Cause::Demand) && snapshot.replicas == Some(0);
+        if !asked {
+            self.unanswered = None;
+            return false;
+        }
+        let unanswered = self.unanswered.get_or_insert(Unanswered { since: now, reported: false });
+        let late = !unanswered.reported && now.saturating_since(unanswered.since) >= UNANSWERED;
+        unanswered.reported |= late;
+        late
+    }
+
+    fn unhonoured_at(&self) -> Option<Moment> {
+        self.unanswered.filter(|wait| !wait.reported).map(|wait| wait.since + UNANSWERED)
+    }
+}
+
+/// The windows that a trigger reads.
+fn windows(trigger: &Trigger) -> Vec<WindowKey> {
+    match &trigger.rule {
+        Rule::Single { metric, aggregation, .. } => match aggregation {
+            Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
+                vec![WindowKey { metric: metric.clone(), span: *window }]
+            }
+            Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max | Aggregation::Gate => vec![],
+        },
+        Rule::Policy(policy) => policy
+            .metrics
+            .iter()
+            .filter_map(|metric| match metric.kind {
+                PolicyKind::Histogram { window, .. } => {
+                    Some(WindowKey { metric: metric.name.clone(), span: window })
+                }
+                PolicyKind::Gauge => None,
+            })
+            .collect(),
+    }
+}

@@ -1,0 +1,353 @@
+//! The aggregator: one task that owns all state, folds samples and discovery's events into
+//! it, decides, and publishes. It does no IO and never waits inside a fold; it is the only
+//! writer of every snapshot.
+
+mod describe;
+mod gateway;
+mod group;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::HashMap, sync::Arc, time::Duration};
+
+use tokio::sync::{mpsc, oneshot};
+use tokio_stream::StreamExt;
+use tokio_util::{
+    sync::CancellationToken,
+    time::{DelayQueue, delay_queue},
+};
+use tracing::warn;
+
+pub use self::{
+    describe::{DescribedEndpoint, DescribedTarget},
+    group::Scraper,
+};
+use self::{
+    gateway::GatewayState,
+    group::{Group, GroupKey},
+};
+use crate::{
+    clock::Clock,
+    core::{
+        fleet::{FleetEvent, InferenceSet},
+        names::InferenceSetKey,
+        pod::Phase,
+        time::Moment,
+    },
+    metrics::{Metrics, PhaseLabels},
+    scrape::{GatewayPlan, GatewayReport, ScrapeReport},
+    targets::{Target, Targets},
+};
+
+/// What others ask of the aggregator.
+#[derive(Debug)]
+pub enum Command {
+    /// A target that somebody asked for.
+    Register(Arc<Target>),
+    /// Everything there is to know, for people.
+    Describe(oneshot::Sender<Vec<DescribedTarget>>),
+}
+
+/// Where the aggregator hears from.
+#[derive(Debug)]
+pub struct Inbox {
+    pub fleet: mpsc::Receiver<FleetEvent>,
+    pub commands: mpsc::UnboundedReceiver<Command>,
+    pub reports: mpsc::Receiver<ScrapeReport>,
+    pub gateways: mpsc::Receiver<GatewayReport>,
+}
+
+/// How often a gateway is scraped.
+#[derive(Clone, Copy, Debug)]
+pub struct GatewaySettings {
+    /// While its InferenceSet has no replica: it is the only source of demand then.
+    pub asleep: Duration,
+    /// Else.
+    pub awake: Duration,
+    pub timeout: Duration,
+}
+
+impl Default for GatewaySettings {
+    fn default() -> Self {
+        Self {
+            asleep: Duration::from_millis(100),
+            awake: Duration::from_secs(2),
+            timeout: Duration::from_secs(1),
+        }
+    }
+}
+
+/// How often targets that nobody asks for any more are looked for.
+const SWEEP: Duration = Duration::from_secs(30);
+/// How many scrape reports are folded before the groups they touch are evaluated.
+const BATCH: usize = 256;
+
+/// All state. See the module.
+#[derive(Debug)]
+pub struct Aggregator<S> {
+    clock: Clock,
+    scraper: S,
+    targets: Targets,
+    metrics: Metrics,
+    gateway_settings: GatewaySettings,
+    fleet: HashMap<InferenceSetKey, InferenceSet>,
+    /// When discovery was last heard from; `None` before its first word.
+    heard: Option<Moment>,
+    groups: HashMap<GroupKey, Group>,
+    gateways: HashMap<InferenceSetKey, GatewayState>,
+    /// Groups to evaluate before the next wait.
+    dirty: Vec<GroupKey>,
+    timers: HashMap<GroupKey, (Moment, delay_queue::Key)>,
+    timer_queue: DelayQueue<GroupKey>,
+}
+
+impl<S: Scraper> Aggregator<S> {
+    #[must_use]
+    pub fn new(
+        clock: Clock,
+        scraper: S,
+        targets: Targets,
+        metrics: Metrics,
+        gateway_settings: GatewaySettings,
+    ) -> Self {
+        Self {
+            clock,
+            scraper,
+            targets,
+            metrics,
+            gateway_settings,
+            fleet: HashMap::new(),
+            heard: None,
+            groups: HashMap::new(),
+            gateways: HashMap::new(),
+            dirty: Vec::new(),
+            timers: HashMap::new(),
+            timer_queue: DelayQueue::new(),
+        }
+    }
+
+    /// Runs until `cancel`, and gives the scraper back to be shut down.
+    pub async fn run(mut self, mut inbox: Inbox, cancel: CancellationToken) -> S {
+        let mut reports = Vec::with_capacity(BATCH);
+        let mut sweep = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                biased;
+                () = cancel.cancelled() => return self.scraper,
+                Some(command) = inbox.commands.recv() => self.command(command),
+                Some(event) = inbox.fleet.recv() => self.discovered(event),
+                Some(expired) = self.timer_queue.next() => {
+                    let key = expired.into_inner();
+                    self.timers.remove(&key);
+                    self.touch(&key);
+                }
+                Some(report) = inbox.gateways.recv() => self.gateway_scraped(report),
+                count = inbox.reports.recv_many(&mut reports, BATCH), if !inbox.reports.is_closed() => {
+                    if count > 0 {
+                        for report in reports.drain(..) {
+                            self.scraped(report);
+                        }
+                    }
+                }
+                _ = sweep.tick() => self.expire(),
+            }
+            self.evaluate_dirty();
+        }
+    }
+
+    fn command(&mut self, command: Command) {
+        match command {
+            Command::Register(target) => self.register(target),
+            // The asker may have gone away.
+            Command::Describe(answer) => drop(answer.send(self.describe())),
+        }
+    }
+
+    fn register(&mut self, target: Arc<Target>) {
+        let now = self.clock.now();
+        let key = GroupKey {
+            set: target.trigger.inference_set.clone(),
+            page: Arc::new(target.trigger.page.clone()),
+        };
+        let set = self.fleet.get(&key.set);
+        let group = self.groups.entry(key.clone()).or_insert_with(|| {
+            let mut group = Group::new(key.clone());
+            group.observe(set, now, &mut self.scraper);
+            group
+        });
+        group.join(target, now, &mut self.scraper);
+        self.watch_gateway(&key.set);
+        self.touch(&key);
+    }
+
+    fn discovered(&mut self, event: FleetEvent) {
+        let now = self.clock.now();
+        self.heard = Some(now);
+        match event {
+            FleetEvent::Applied(set) => {
+                let key = set.key.clone();
+                if self.fleet.get(&key) != Some(&set) {
+                    self.fleet.insert(key.clone(), set);
+                    self.changed(&key, now);
+                }
+            }
+            FleetEvent::Deleted(key) => {
+                self.fleet.remove(&key);
+                self.changed(&key, now);
+            }
+            FleetEvent::Reset(sets) => {
+                self.fleet = sets.into_iter().map(|set| (set.key.clone(), set)).collect();
+                let keys: Vec<_> = self.groups.keys().map(|key| key.set.clone()).collect();
+                for key in keys {
+                    self.changed(&key, now);
+                }
+            }
+            FleetEvent::Alive => {}
+        }
+    }
+
+    fn changed(&mut self, set: &InferenceSetKey, now: Moment) {
+        let observed = self.fleet.get(set);
+        for (key, group) in self.groups.iter_mut().filter(|(key, _)| key.set == *set) {
+            group.observe(observed, now, &mut self.scraper);
+            if !self.dirty.contains(key) {
+                self.dirty.push(key.clone());
+            }
+        }
+        self.watch_gateway(set);
+    }
+
+    /// Scrapes the gateway of an InferenceSet that has targets: often while it has no
+    /// replica, seldom else.
+    fn watch_gateway(&mut self, set: &InferenceSetKey) {
+        let in_use = self.groups.keys().any(|key| key.set == *set);
+        let observed = self.fleet.get(set).filter(|_| in_use);
+        let plan = observed.and_then(|observed| {
+            let settings = self.gateway_settings;
+            let interval = if observed.replicas == 0 { settings.asleep } else { settings.awake };
+            let gateway = observed.gateway.as_ref()?;
+            Some(GatewayPlan { address: gateway.address, interval, timeout: settings.timeout })
+        });
+        match &plan {
+            Some(plan) => self
+                .gateways
+                .entry(set.clone())
+                .or_insert_with(GatewayState::untried)
+                .paced(plan.interval, plan.timeout),
+            None => drop(self.gateways.remove(set)),
+        }
+        self.scraper.apply_gateway(set, plan);
+    }
+
+    fn scraped(&mut self, report: ScrapeReport) {
+        self.count(&report);
+        let key = GroupKey { set: report.id.set.clone(), page: report.id.page.clone() };
+        let Some(group) = self.groups.get_mut(&key) else { return };
+        if self.scraper.is_current(&report) && group.scraped(report) {
+            self.touch(&key);
+        }
+    }
+
+    fn count(&self, report: &ScrapeReport) {
+        use crate::metrics::{PageLabels, ScrapeLabels};
+        match &report.outcome {
+            Ok(scraped) => {
+                let page = PageLabels { page: scraped.page.as_str() };
+                self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
+                self.metrics.lines_rejected.inc_by(scraped.rejected as u64);
+            }
+            Err(_) => {}
+        }
+        let outcome = report.outcome_label().as_str();
+        self.metrics.scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
+        self.metrics.scrape_duration.observe(report.duration().as_secs_f64());
+    }
+
+    fn gateway_scraped(&mut self, report: GatewayReport) {
+        let Some(gateway) = self.gateways.get_mut(&report.set) else { return };
+        let outcome = report.outcome.map_err(|error| Arc::from(error.to_string()));
+        gateway.sampled(report.at, outcome);
+        let keys: Vec<_> = self.groups.keys().filter(|key| key.set == report.set).cloned().collect();
+        for key in keys {
+            self.touch(&key);
+        }
+    }
+
+    fn expire(&mut self) {
+        for target in self.targets.expire(self.clock.now()) {
+            let key = GroupKey {
+                set: target.trigger.inference_set.clone(),
+                page: Arc::new(target.trigger.page.clone()),
+            };
+            let Some(group) = self.groups.get_mut(&key) else { continue };
+            group.leave(&target, &mut self.scraper);
+            if group.is_empty() {
+                let phases = group.forget_phases();
+                self.count_phases(phases);
+                self.groups.remove(&key);
+                if let Some((_, timer)) = self.timers.remove(&key) {
+                    self.timer_queue.remove(&timer);
+                }
+                self.watch_gateway(&key.set);
+            }
+        }
+    }
+
+    /// Marks a group for evaluation.
+    fn touch(&mut self, key: &GroupKey) {
+        if !self.dirty.contains(key) {
+            self.dirty.push(key.clone());
+        }
+    }
+
+    fn evaluate_dirty(&mut self) {
+        for key in std::mem::take(&mut self.dirty) {
+            let now = self.clock.now();
+            let Some(group) = self.groups.get_mut(&key) else { continue };
+            let due = group.due(now);
+            if due > now {
+                self.evaluate_at(key, due);
+                continue;
+            }
+            let absent = GatewayState::none();
+            let gateway = self.gateways.get(&key.set).unwrap_or(&absent);
+            let evaluation = group.evaluate(now, self.heard, gateway);
+            for target in &evaluation.not_honoured {
+                let (namespace, scaled_object) = (&target.namespace, &target.scaled_object);
+                warn!(%namespace, %scaled_object, "demand has met no replica for 30 s: KEDA does not act");
+                self.metrics.wakes_not_honoured.inc();
+            }
+            self.count_phases(evaluation.phases);
+            if let Some(again_at) = evaluation.again_at {
+                self.evaluate_at(key, again_at);
+            }
+        }
+    }
+
+    /// Sets a group's timer, unless it goes off earlier anyway. Samples move most deadlines
+    /// into the future, so a timer that goes off early and is set anew costs less than one
+    /// that is moved with each sample.
+    fn evaluate_at(&mut self, key: GroupKey, at: Moment) {
+        let instant = self.clock.instant(at);
+        match self.timers.get_mut(&key) {
+            Some((set_for, _)) if *set_for <= at => {}
+            Some((set_for, timer)) => {
+                *set_for = at;
+                self.timer_queue.reset_at(timer, instant);
+            }
+            None => {
+                let timer = self.timer_queue.insert_at(key.clone(), instant);
+                self.timers.insert(key, (at, timer));
+            }
+        }
+    }
+
+    fn count_phases(&self, changes: [i64; Phase::ALL.len()]) {
+        for (phase, change) in Phase::ALL.into_iter().zip(changes) {
+            if change != 0 {
+                self.metrics.endpoints.get_or_create(&PhaseLabels { phase: phase.as_str() }).inc_by(change);
+            }
+        }
+    }
+}

@@ -1,0 +1,405 @@
+//! The actor under a paused clock, with a scraper that only remembers what it was told.
+
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+};
+
+use super::*;
+use crate::{
+    core::{
+        activation::{Activity, Cause},
+        fleet::{Endpoint, Gateway, Readiness},
+        gateway::GatewaySample,
+        names::PodUid,
+        page_choice::PageKind,
+        push::{PushCause, Pusher},
+        sample::{PodDemand, PodSample, Reading},
+    },
+    scrape::{ScrapeError, ScrapeId, ScrapePlan, Scraped},
+};
+
+/// What the aggregator has asked to be scraped.
+#[derive(Clone, Debug, Default)]
+struct Asked {
+    pods: Arc<Mutex<HashMap<ScrapeId, ScrapePlan>>>,
+    gateways: Arc<Mutex<HashMap<InferenceSetKey, GatewayPlan>>>,
+}
+
+impl Scraper for Asked {
+    fn apply(&mut self, id: ScrapeId, plan: ScrapePlan) {
+        self.pods.lock().unwrap().insert(id, plan);
+    }
+
+    fn remove(&mut self, id: &ScrapeId) {
+        self.pods.lock().unwrap().remove(id);
+    }
+
+    fn is_current(&self, report: &ScrapeReport) -> bool {
+        self.pods.lock().unwrap().contains_key(&report.id)
+    }
+
+    fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
+        let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+        match plan {
+            Some(plan) => drop(gateways.insert(set.clone(), plan)),
+            None => drop(gateways.remove(set)),
+        }
+    }
+}
+
+/// An aggregator at work, and every way to talk to it.
+struct Rig {
+    clock: Clock,
+    targets: Targets,
+    asked: Asked,
+    commands: mpsc::UnboundedSender<Command>,
+    fleet: mpsc::Sender<FleetEvent>,
+    reports: mpsc::Sender<ScrapeReport>,
+    gateways: mpsc::Sender<GatewayReport>,
+    metrics: Metrics,
+    cancel: CancellationToken,
+    running: tokio::task::JoinHandle<Asked>,
+}
+
+impl Rig {
+    fn start() -> Self {
+        let clock = Clock::start();
+        let (commands, command_inbox) = mpsc::unbounded_channel();
+        let (fleet, fleet_inbox) = mpsc::channel(16);
+        let (reports, report_inbox) = mpsc::channel(16);
+        let (gateways, gateway_inbox) = mpsc::channel(16);
+        let targets = Targets::new(commands.clone(), clock);
+        let metrics = Metrics::new(targets.clone(), clock);
+        let asked = Asked::default();
+        let settings = GatewaySettings::default();
+        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics.clone(), settings);
+        let inbox = Inbox {
+            commands: command_inbox,
+            fleet: fleet_inbox,
+            reports: report_inbox,
+            gateways: gateway_inbox,
+        };
+        let cancel = CancellationToken::new();
+        let running =
+            tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
+        Self { clock, targets, asked, commands, fleet, reports, gateways, metrics, cancel, running }
+    }
+
+    fn target(&self, extra: &[(&str, &str)]) -> Arc<Target> {
+        let mut metadata = HashMap::from([
+            ("inferenceSetNamespace".to_owned(), "team-a".to_owned()),
+            ("inferenceSetName".to_owned(), "demo".to_owned()),
+            ("metricName".to_owned(), "vllm:num_requests_waiting".to_owned()),
+            ("threshold".to_owned(), "10".to_owned()),
+        ]);
+        metadata.extend(extra.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())));
+        self.targets.find_or_register("team-a", "demo", &metadata, None).unwrap()
+    }
+
+    async fn discover(&self, replicas: u32, pods: &[(&str, Readiness)]) {
+        self.fleet.send(FleetEvent::Applied(self.set(replicas, pods))).await.unwrap();
+        self.settle().await;
+    }
+
+    fn set(&self, replicas: u32, pods: &[(&str, Readiness)]) -> InferenceSet {
+        let endpoint = |(uid, readiness): &(&str, Readiness)| Endpoint {
+            uid: PodUid((*uid).into()),
+            pod: (*uid).into(),
+            address: Some("127.0.0.1:5000".parse().unwrap()),
+            readiness: *readiness,
+            since: self.clock.now(),
+        };
+        InferenceSet {
+            key: InferenceSetKey::new("team-a", "demo"),
+            replicas,
+            ready_replicas: replicas,
+            endpoints: pods.iter().map(endpoint).collect(),
+            gateway: None,
+        }
+    }
+
+    /// The aggregator has taken in all that was sent: a question is answered after it.
+    async fn settle(&self) -> Vec<DescribedTarget> {
+        loop {
+            let (answer, described) = oneshot::channel();
+            self.commands.send(Command::Describe(answer)).unwrap();
+            let described = described.await.unwrap();
+            let sent = self.reports.capacity() + self.fleet.capacity() + self.gateways.capacity();
+            if sent == 3 * 16 {
+                return described;
+            }
+        }
+    }
+
+    async fn report(&self, uid: &str, waiting: Result<f64, ScrapeError>) {
+        let plan = {
+            let pods = self.asked.pods.lock().unwrap();
+            pods.iter().find(|(id, _)| &*id.uid.0 == uid).map(|(id, plan)| (id.clone(), plan.clone()))
+        };
+        let (id, plan) = plan.expect("the pod is scraped");
+        let outcome = waiting.map(|waiting| Scraped {
+            sample: PodSample {
+                readings: vec![(
+                    crate::core::names::MetricName::parse("vllm:num_requests_waiting").unwrap(),
+                    Reading::Value(waiting),
+                )],
+                demand: PodDemand { waiting: Some(waiting), running: Some(0.0), rejected_total: 0.0 },
+                engine: true,
+                ..PodSample::default()
+            },
+            page: PageKind::Filtered,
+            bytes: 527,
+            rejected: 0,
+        });
+        let now = self.clock.now();
+        let report = ScrapeReport::new(id, now, now, plan.wanted, outcome);
+        self.reports.send(report).await.unwrap();
+        self.settle().await;
+    }
+
+    async fn gateway_says(&self, queued: f64) {
+        let sample = GatewaySample { queued: Some(queued), refused_total: 0.0 };
+        let set = InferenceSetKey::new("team-a", "demo");
+        let report = GatewayReport { set, at: self.clock.now(), outcome: Ok(sample) };
+        self.gateways.send(report).await.unwrap();
+        self.settle().await;
+    }
+
+    async fn stop(self) {
+        self.cancel.cancel();
+        self.running.await.unwrap();
+    }
+}
+
+fn value(target: &Target) -> Result<f64, String> {
+    target.snapshot().values[0].as_ref().map(|value| value.value).map_err(ToString::to_string)
+}
+
+const READY: Readiness = Readiness::Ready;
+
+#[tokio::test(start_paused = true)]
+async fn a_target_is_scraped_from_its_first_call_to_its_expiry() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    assert!(rig.asked.pods.lock().unwrap().is_empty(), "nobody asked yet");
+    let target = rig.target(&[]);
+    rig.settle().await;
+    assert_eq!(rig.asked.pods.lock().unwrap().len(), 1);
+    rig.report("a", Ok(3.0)).await;
+    assert_eq!(value(&target), Ok(3.0));
+
+    // A call now and then keeps it; ten minutes without one let it go.
+    tokio::time::advance(Duration::from_secs(590)).await;
+    assert!(Arc::ptr_eq(&target, &rig.target(&[])));
+    tokio::time::advance(Duration::from_secs(590)).await;
+    rig.settle().await;
+    assert_eq!(rig.targets.len(), 1);
+    tokio::time::advance(Duration::from_secs(60)).await;
+    rig.settle().await;
+    assert!(rig.targets.is_empty());
+    assert!(rig.asked.pods.lock().unwrap().is_empty(), "nobody asks any more");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_first_round_ends_when_every_endpoint_was_asked() {
+    let rig = Rig::start();
+    rig.discover(2, &[("a", READY), ("b", READY)]).await;
+    let target = rig.target(&[]);
+    let limit = Duration::from_secs(60);
+    let waits = target.first_round(limit);
+    tokio::pin!(waits);
+    rig.settle().await;
+    rig.report("a", Ok(12.0)).await;
+    assert!(futures::poll!(&mut waits).is_pending(), "b has not been asked");
+    rig.report("b", Err(ScrapeError::Refused)).await;
+    assert!(futures::poll!(&mut waits).is_ready());
+    // b never served since it appeared, but it is Ready: unknown, and filled in.
+    assert_eq!(value(&target), Ok(20.0));
+
+    // A second target that wants more waits for pages that were asked for that.
+    let other = rig.target(&[("metricName", "vllm:num_requests_running")]);
+    let waits = other.first_round(limit);
+    tokio::pin!(waits);
+    rig.settle().await;
+    assert!(futures::poll!(&mut waits).is_pending());
+    // And one of an InferenceSet without any endpoint waits for nothing.
+    rig.discover(0, &[]).await;
+    assert!(futures::poll!(&mut waits).is_ready());
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_longer_than_the_limit() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let target = rig.target(&[]);
+    let before = rig.clock.now();
+    target.first_round(Duration::from_millis(900)).await;
+    assert_eq!(rig.clock.now().saturating_since(before), Duration::from_millis(900));
+    assert!(value(&target).unwrap_err().contains("none of 1 replicas"));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endpoint_goes_stale_by_time_alone() {
+    let rig = Rig::start();
+    rig.discover(2, &[("a", READY), ("b", READY)]).await;
+    let target = rig.target(&[]);
+    rig.settle().await;
+    rig.report("a", Ok(0.0)).await;
+    rig.report("b", Ok(0.0)).await;
+    assert_eq!(value(&target), Ok(0.0));
+    // Five seconds is the staleness limit at an interval of one. a goes on, b falls silent.
+    for _ in 0..6 {
+        tokio::time::advance(Duration::from_millis(999)).await;
+        rig.report("a", Ok(0.0)).await;
+    }
+    assert_eq!(value(&target), Ok(10.0), "b counts as on target");
+    // Now a falls silent as well, and nothing else happens: the timer alone tells.
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    rig.settle().await;
+    assert!(value(&target).unwrap_err().contains("none of 2 replicas"));
+    assert_eq!(target.snapshot().activity, Activity::Unknown);
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_late_answer_of_a_removed_pod_is_dropped() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let target = rig.target(&[]);
+    rig.settle().await;
+    let late = {
+        let pods = rig.asked.pods.lock().unwrap();
+        let (id, plan) = pods.iter().next().unwrap();
+        let now = rig.clock.now();
+        let sample = PodSample { engine: true, ..PodSample::default() };
+        let scraped = Scraped { sample, page: PageKind::Filtered, bytes: 0, rejected: 0 };
+        ScrapeReport::new(id.clone(), now, now, plan.wanted.clone(), Ok(scraped))
+    };
+    rig.discover(1, &[("a2", READY)]).await;
+    rig.report("a2", Ok(4.0)).await;
+    rig.reports.send(late).await.unwrap();
+    rig.settle().await;
+    assert_eq!(value(&target), Ok(4.0));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_relist_replaces_the_fleet_in_one_step() {
+    let rig = Rig::start();
+    rig.discover(2, &[("a", READY), ("b", READY)]).await;
+    let target = rig.target(&[]);
+    rig.settle().await;
+    rig.report("a", Ok(5.0)).await;
+    rig.report("b", Ok(6.0)).await;
+    // a stays with its samples, b is gone and c is new.
+    let set = rig.set(2, &[("a", READY), ("c", READY)]);
+    rig.fleet.send(FleetEvent::Reset(vec![set])).await.unwrap();
+    rig.settle().await;
+    assert_eq!(value(&target), Ok(15.0), "a's five, and c filled in");
+    rig.fleet.send(FleetEvent::Reset(vec![])).await.unwrap();
+    rig.settle().await;
+    assert_eq!(value(&target).unwrap_err(), "the InferenceSet does not exist");
+    assert!(rig.asked.pods.lock().unwrap().is_empty());
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
+    let rig = Rig::start();
+    let asleep = InferenceSet {
+        gateway: Some(Gateway { address: "127.0.9.1:9090".parse().unwrap() }),
+        ..rig.set(0, &[])
+    };
+    rig.fleet.send(FleetEvent::Applied(asleep.clone())).await.unwrap();
+    let target = rig.target(&[]);
+    rig.settle().await;
+    let plan = rig.asked.gateways.lock().unwrap().values().next().copied().unwrap();
+    assert_eq!(plan.interval, Duration::from_millis(100), "asleep: often");
+    // The initial hold is over.
+    rig.gateway_says(0.0).await;
+    tokio::time::sleep(Duration::from_secs(31)).await;
+    rig.gateway_says(0.0).await;
+    assert_eq!(target.snapshot().activity, Activity::Inactive);
+
+    let mut follow = target.follow();
+    let mut pusher = Pusher::new();
+    let first = pusher.poll(rig.clock.now(), &follow.borrow_and_update());
+    assert_eq!(first.send, None);
+    rig.gateway_says(1.0).await;
+    assert!(follow.has_changed().unwrap());
+    let state = *follow.borrow_and_update();
+    assert!(state.active && state.unanswered);
+    assert_eq!(state.sampled, Some(rig.clock.now()));
+    assert_eq!(pusher.poll(rig.clock.now(), &state).send, Some(PushCause::Edge));
+    assert_eq!(target.snapshot().activity, Activity::Active(Cause::Demand), "an IsActive agrees");
+    // The same again is no news to the streams.
+    rig.gateway_says(1.0).await;
+    assert!(!follow.has_changed().unwrap());
+
+    // Nobody acts for 30 s: reported once.
+    for _ in 0..40 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        rig.gateway_says(1.0).await;
+    }
+    assert_eq!(rig.metrics.wakes_not_honoured.get(), 1);
+
+    // KEDA acts: the gateway is scraped less often, and the loading replica keeps it active.
+    rig.fleet.send(FleetEvent::Applied(InferenceSet { replicas: 1, ..asleep })).await.unwrap();
+    rig.settle().await;
+    let plan = rig.asked.gateways.lock().unwrap().values().next().copied().unwrap();
+    assert_eq!(plan.interval, Duration::from_secs(2), "awake: seldom");
+    assert!(!follow.borrow_and_update().unanswered);
+    rig.gateway_says(0.0).await;
+    tokio::time::sleep(Duration::from_secs(120)).await;
+    rig.settle().await;
+    assert_eq!(target.snapshot().activity, Activity::Active(Cause::InFlight));
+    assert_eq!(value(&target), Ok(10.0), "hold");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn two_targets_share_the_scrapes_of_a_pod() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let slow = rig.target(&[("scrapeInterval", "10s")]);
+    let fast = rig.target(&[("scrapeInterval", "500ms"), ("threshold", "3")]);
+    let elsewhere = rig.target(&[("metricPort", "9000")]);
+    rig.settle().await;
+    {
+        let pods = rig.asked.pods.lock().unwrap();
+        let mut plans: Vec<_> = pods.values().map(|plan| (plan.address.port(), plan.interval)).collect();
+        plans.sort();
+        let expected = [(5000, Duration::from_millis(500)), (9000, Duration::from_secs(1))];
+        assert_eq!(plans, expected, "one for each page");
+    }
+    rig.report("a", Ok(7.0)).await;
+    let shown = [&slow, &fast, &elsewhere].map(|target| value(target).is_ok());
+    assert_eq!(shown.iter().filter(|ok| **ok).count(), if shown[2] { 1 } else { 2 });
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_description_names_what_is_wrong() {
+    let rig = Rig::start();
+    rig.discover(2, &[("a", READY), ("b", Readiness::NotReady)]).await;
+    let _target = rig.target(&[]);
+    rig.settle().await;
+    rig.report("a", Ok(12.0)).await;
+    rig.report("b", Err(ScrapeError::Status(503))).await;
+    let described = rig.settle().await;
+    let json = serde_json::to_value(&described).unwrap();
+    let target = &json[0];
+    assert_eq!(target["inferenceSet"], "team-a/demo");
+    assert_eq!(target["value"], 20.0);
+    assert_eq!((&target["known"], &target["inFlight"]), (&1.into(), &1.into()));
+    assert!(target["why"].as_str().unwrap().contains("12 over 1 of 2 replicas, 1 on their way"));
+    let phases = [&target["endpoints"][0]["phase"], &target["endpoints"][1]["phase"]];
+    assert_eq!(phases, ["Serving", "Loading"]);
+    assert_eq!(target["endpoints"][0]["page"], "filtered");
+    assert_eq!(target["endpoints"][1]["lastError"], "answered with status 503");
+    rig.stop().await;
+}

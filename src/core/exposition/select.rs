@@ -1,0 +1,174 @@
+//! The samples of wanted families, and nothing else.
+
+use super::{
+    Sample,
+    grammar::{self, Head},
+    labels::escape,
+    search::Search,
+    walk::split_line,
+};
+
+/// The families that a scrape wants, compiled once for many pages. Share it in an `Arc`.
+#[derive(Clone, Debug)]
+pub struct Selector {
+    /// Every sample name that a wanted family can have, sorted by name.
+    names: Vec<WantedName>,
+    search: Search,
+}
+
+/// What a sample is to the family that it belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Part {
+    /// The sample has the family's own name: a gauge, an untyped one, a counter in the text
+    /// format, a quantile of a summary.
+    Value,
+    /// `x_total`
+    Total,
+    /// `x_bucket`
+    Bucket,
+    /// `x_sum`
+    Sum,
+    /// `x_count`
+    Count,
+}
+
+/// One sample of one wanted family.
+#[derive(Clone, Copy, Debug)]
+pub struct Selected<'p> {
+    /// Index into the families that the [`Selector`] was made from.
+    pub family: usize,
+    pub part: Part,
+    pub sample: Sample<'p>,
+}
+
+/// How a selection went.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SelectReport {
+    /// Lines that start with a wanted name and then break the grammar. Lines that name no
+    /// wanted family are not looked at.
+    pub rejected: usize,
+}
+
+#[derive(Clone, Debug)]
+struct WantedName {
+    /// As it is printed, with escapes.
+    printed: Box<[u8]>,
+    family: usize,
+    part: Part,
+}
+
+const SUFFIXES: [(Part, &str); 5] = [
+    (Part::Value, ""),
+    (Part::Total, "_total"),
+    (Part::Bucket, "_bucket"),
+    (Part::Sum, "_sum"),
+    (Part::Count, "_count"),
+];
+
+impl Selector {
+    /// Compiles a list of families. An empty name selects nothing.
+    pub fn new<F: AsRef<str>>(families: impl IntoIterator<Item = F>) -> Self {
+        let mut names = Vec::new();
+        let mut printed_families = Vec::new();
+        for (family, name) in families.into_iter().enumerate() {
+            if name.as_ref().is_empty() {
+                continue;
+            }
+            let printed = escape(name.as_ref());
+            for (part, suffix) in SUFFIXES {
+                names.push(WantedName {
+                    printed: format!("{printed}{suffix}").into_bytes().into(),
+                    family,
+                    part,
+                });
+            }
+            printed_families.push(printed);
+        }
+        names.sort_by(|a, b| a.printed.cmp(&b.printed));
+        Self { names, search: Search::for_lines_with(&printed_families) }
+    }
+
+    /// The wanted families that have a sample called `name`.
+    fn claims(&self, name: &[u8]) -> &[WantedName] {
+        let first = self.names.partition_point(|wanted| *wanted.printed < *name);
+        let found = &self.names[first..];
+        let count = found.iter().take_while(|wanted| *wanted.printed == *name).count();
+        &found[..count]
+    }
+}
+
+/// Visits the samples of the wanted families in page order. A sample that two of them claim
+/// (`x_sum`, where `x` and `x_sum` are wanted) is visited once for each.
+pub fn select<'p>(page: &'p [u8], wanted: &Selector, mut visit: impl FnMut(Selected<'p>)) -> SelectReport {
+    let mut report = SelectReport::default();
+    let mut rest = page;
+    while let Some(found) = wanted.search.next_line(rest) {
+        rest = select_run(found, wanted, &mut visit, &mut report);
+    }
+    report
+}
+
+/// Reads the lines that `page` starts with for as long as they are wanted, and returns the rest.
+///
+/// A family's lines mostly stand together, after its comments; going on from line to line
+/// there costs less than a new search for each.
+fn select_run<'p>(
+    page: &'p [u8],
+    wanted: &Selector,
+    visit: &mut impl FnMut(Selected<'p>),
+    report: &mut SelectReport,
+) -> &'p [u8] {
+    let mut rest = page;
+    let mut run: Option<Run<'p, '_>> = None;
+    loop {
+        let (line, after) = split_line(rest);
+        if line.first() == Some(&b'#') {
+            rest = after;
+            if run.is_some() {
+                return rest;
+            }
+            continue;
+        }
+        let run_now = match &run {
+            Some(run) if run.goes_on_with(line) => run,
+            _ => match Run::of(line, wanted) {
+                Some(new) => run.insert(new),
+                None => return after,
+            },
+        };
+        match grammar::body(run_now.head, &line[run_now.prefix.len()..]) {
+            Some(sample) => {
+                for claim in run_now.claims {
+                    visit(Selected { family: claim.family, part: claim.part, sample });
+                }
+            }
+            None => report.rejected += 1,
+        }
+        rest = after;
+    }
+}
+
+/// Lines that start with the same bytes up to the end of their name, so that the name need be
+/// read and looked up only once.
+struct Run<'p, 'w> {
+    prefix: &'p [u8],
+    head: Head<'p>,
+    claims: &'w [WantedName],
+}
+
+impl<'p, 'w> Run<'p, 'w> {
+    /// The run that `line` starts; `None` where nobody wants it.
+    fn of(line: &'p [u8], wanted: &'w Selector) -> Option<Self> {
+        let (body, head) = grammar::head(line).ok()?;
+        let claims = wanted.claims(head.name().as_bytes());
+        let prefix = &line[..line.len() - body.len()];
+        (!claims.is_empty()).then_some(Self { prefix, head, claims })
+    }
+
+    fn goes_on_with(&self, line: &[u8]) -> bool {
+        line.strip_prefix(self.prefix).is_some_and(|body| match self.head {
+            Head::Plain(_) => !body.first().copied().is_some_and(grammar::is_name_byte),
+            Head::Quoted(_) => true,
+        })
+    }
+}

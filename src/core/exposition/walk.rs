@@ -1,0 +1,94 @@
+//! The full walk over a page: every line, or every sample.
+
+use std::iter::FusedIterator;
+
+use memchr::memchr;
+
+use super::{Line, Sample, grammar};
+
+/// Walks every line of `page` that is not blank.
+#[must_use]
+pub fn lines(page: &[u8]) -> Lines<'_> {
+    Lines { rest: page }
+}
+
+/// Walks every sample of `page`, skipping comments; lines that break the grammar are skipped
+/// and counted.
+#[must_use]
+pub fn samples(page: &[u8]) -> Samples<'_> {
+    Samples { rest: page, rejected: 0 }
+}
+
+/// The lines of a page; made by [`lines`].
+#[derive(Clone, Debug)]
+pub struct Lines<'p> {
+    rest: &'p [u8],
+}
+
+/// The samples of a page; made by [`samples`].
+#[derive(Clone, Debug)]
+pub struct Samples<'p> {
+    rest: &'p [u8],
+    rejected: usize,
+}
+
+impl Samples<'_> {
+    /// How many of the lines passed so far broke the grammar.
+    #[must_use]
+    pub fn rejected(&self) -> usize {
+        self.rejected
+    }
+}
+
+impl<'p> Iterator for Lines<'p> {
+    type Item = Line<'p>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(line) = grammar::line(next_line(&mut self.rest)?) {
+                return Some(line);
+            }
+        }
+    }
+}
+
+impl<'p> Iterator for Samples<'p> {
+    type Item = Sample<'p>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let line = next_line(&mut self.rest)?;
+            // Skips most comments without looking into them.
+            if line.first() == Some(&b'#') {
+                continue;
+            }
+            match grammar::line(line) {
+                Some(Line::Sample(sample)) => return Some(sample),
+                Some(Line::Rejected(_)) => self.rejected += 1,
+                _ => {}
+            }
+        }
+    }
+}
+
+impl FusedIterator for Lines<'_> {}
+impl FusedIterator for Samples<'_> {}
+
+/// Takes the next line off `rest`, without its LF or CR LF; `None` at the end of the page.
+fn next_line<'p>(rest: &mut &'p [u8]) -> Option<&'p [u8]> {
+    if rest.is_empty() {
+        return None;
+    }
+    let (line, after) = split_line(rest);
+    *rest = after;
+    Some(line)
+}
+
+/// The line that `page` starts with, without its LF or CR LF, and what follows it.
+pub(super) fn split_line(page: &[u8]) -> (&[u8], &[u8]) {
+    let (line, after) = match memchr(b'\n', page) {
+        Some(end) => (&page[..end], &page[end + 1..]),
+        None => (page, &page[page.len()..]),
+    };
+    (line.strip_suffix(b"\r").unwrap_or(line), after)
+}

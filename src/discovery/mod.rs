@@ -1,0 +1,3 @@
+//! Where InferenceSets and their endpoints come from.
+
+pub mod file;

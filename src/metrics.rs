@@ -1,0 +1,231 @@
+//! The program's own metrics, served on `/metrics`.
+
+use std::{collections::HashSet, sync::Arc};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+        info::Info,
+    },
+    registry::{Registry, Unit},
+};
+
+use crate::{clock::Clock, targets::Targets};
+
+/// Handles to every metric that some part of the program moves. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    pub scrapes: Family<ScrapeLabels, Counter>,
+    pub scrape_duration: Histogram,
+    pub scraped_bytes: Family<PageLabels, Counter>,
+    pub lines_rejected: Counter,
+    pub endpoints: Family<PhaseLabels, Gauge>,
+    pub pushes: Family<PushLabels, Counter>,
+    pub activation_latency: Histogram,
+    pub open_streams: Gauge,
+    pub rpcs_started: Family<RpcLabels, Counter>,
+    pub rpcs_handled: Family<RpcCodeLabels, Counter>,
+    pub rpc_duration: Family<RpcLabels, Histogram>,
+    pub wakes_not_honoured: Counter,
+    registry: Arc<Registry>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ScrapeLabels {
+    /// `ok` or the kind of failure.
+    pub outcome: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PageLabels {
+    pub page: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PhaseLabels {
+    pub phase: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct PushLabels {
+    /// `edge`: demand rose from nothing, or met no replica; `open`: a stream opened on an
+    /// active target; `repeat`: KEDA has not acted yet.
+    pub cause: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RpcLabels {
+    pub grpc_type: &'static str,
+    pub grpc_method: &'static str,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct RpcCodeLabels {
+    pub grpc_type: &'static str,
+    pub grpc_method: &'static str,
+    pub grpc_code: &'static str,
+}
+
+/// The buckets of Go's client library, which the existing dashboards read.
+const DURATION_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
+
+const ACTIVATION_BUCKETS: [f64; 9] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
+
+impl Metrics {
+    /// Makes and registers every metric; the values of `targets` are read when a page is
+    /// asked for.
+    #[must_use]
+    pub fn new(targets: Targets, clock: Clock) -> Self {
+        let duration = || Histogram::new(DURATION_BUCKETS);
+        let mut metrics = Self {
+            scrapes: Family::default(),
+            scrape_duration: Histogram::new([
+                0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0,
+            ]),
+            scraped_bytes: Family::default(),
+            lines_rejected: Counter::default(),
+            endpoints: Family::default(),
+            pushes: Family::default(),
+            activation_latency: Histogram::new(ACTIVATION_BUCKETS),
+            open_streams: Gauge::default(),
+            rpcs_started: Family::default(),
+            rpcs_handled: Family::default(),
+            rpc_duration: Family::new_with_constructor(duration),
+            wakes_not_honoured: Counter::default(),
+            registry: Arc::default(),
+        };
+        metrics.registry = Arc::new(metrics.register(targets, clock));
+        metrics
+    }
+
+    fn register(&self, targets: Targets, clock: Clock) -> Registry {
+        let mut registry = Registry::default();
+        let own = registry.sub_registry_with_prefix("keda_kaito_scaler");
+        own.register("scrapes", "Scrapes of model servers by outcome", self.scrapes.clone());
+        own.register_with_unit(
+            "scrape_duration",
+            "Time from request to the end of the page",
+            Unit::Seconds,
+            self.scrape_duration.clone(),
+        );
+        own.register_with_unit(
+            "scraped",
+            "Bytes of pages read, by kind of page",
+            Unit::Bytes,
+            self.scraped_bytes.clone(),
+        );
+        own.register(
+            "lines_rejected",
+            "Lines of pages that are not in the exposition format",
+            self.lines_rejected.clone(),
+        );
+        own.register("endpoints", "Endpoints of targets in use, by phase", self.endpoints.clone());
+        own.register("pushes", "Times that true was pushed to KEDA, by cause", self.pushes.clone());
+        own.register_with_unit(
+            "activation_latency",
+            "Time from the sample that showed demand to the frame on KEDA's stream",
+            Unit::Seconds,
+            self.activation_latency.clone(),
+        );
+        own.register("open_streams", "StreamIsActive calls that are open", self.open_streams.clone());
+        own.register(
+            "wakes_not_honoured",
+            "Times that demand met no replica for 30 s although it was pushed",
+            self.wakes_not_honoured.clone(),
+        );
+        own.register(
+            "build",
+            "The running build",
+            Info::new([("version", env!("CARGO_PKG_VERSION")), ("commit", crate::COMMIT)]),
+        );
+        own.register_collector(Box::new(TargetCollector { targets, clock }));
+        // These three keep the names and labels that existing dashboards use.
+        registry.register("grpc_server_started", "RPCs started", self.rpcs_started.clone());
+        registry.register("grpc_server_handled", "RPCs ended, by code", self.rpcs_handled.clone());
+        registry.register_with_unit(
+            "grpc_server_handling",
+            "Time from the start of an RPC to its end",
+            Unit::Seconds,
+            self.rpc_duration.clone(),
+        );
+        registry
+    }
+
+    /// The page.
+    ///
+    /// # Errors
+    /// Never, by what can be known; the encoder's signature allows it.
+    pub fn page(&self) -> Result<String, std::fmt::Error> {
+        let mut page = String::new();
+        prometheus_client::encoding::text::encode(&mut page, &self.registry)?;
+        Ok(page)
+    }
+}
+
+/// Reads the targets when the page is asked for, so that a decision costs no metric update.
+#[derive(Debug)]
+struct TargetCollector {
+    targets: Targets,
+    clock: Clock,
+}
+
+impl Collector for TargetCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let mut targets = self.targets.all();
+        // After an edit of a trigger its old target lingers until it expires: the one used
+        // last speaks, since a page may not hold a series twice.
+        targets.sort_by_key(|target| std::cmp::Reverse(target.last_used()));
+        let mut seen = HashSet::new();
+        targets.retain(|target| {
+            target.specs.iter().all(|spec| {
+                seen.insert((target.namespace.clone(), target.scaled_object.clone(), spec.name.clone()))
+            })
+        });
+        let targets: Vec<_> = targets.into_iter().map(|target| (target.snapshot(), target)).collect();
+        let now = self.clock.now();
+        let count = ConstGauge::new(i64::try_from(targets.len()).unwrap_or(i64::MAX));
+        count.encode(encoder.encode_descriptor("targets", "Targets in use", None, count.metric_type())?)?;
+
+        macro_rules! each {
+            ($name:literal, $help:literal, $unit:expr, |$snapshot:ident, $index:ident| $value:expr) => {{
+                let unit: Option<&Unit> = $unit;
+                let kind = ConstGauge::new(0.0_f64).metric_type();
+                let mut family = encoder.encode_descriptor($name, $help, unit, kind)?;
+                for ($snapshot, target) in &targets {
+                    for ($index, spec) in target.specs.iter().enumerate() {
+                        let value: Option<f64> = $value;
+                        let Some(value) = value else { continue };
+                        let labels = [
+                            ("namespace", &*target.namespace),
+                            ("scaledobject", &*target.scaled_object),
+                            ("metric", spec.name.as_str()),
+                        ];
+                        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+                    }
+                }
+            }};
+        }
+        each!("target_value", "The value that KEDA gets; none while it is unknown", None, |snapshot, index| {
+            snapshot.values.get(index).and_then(|value| value.as_ref().ok()).map(|value| value.value)
+        });
+        each!("target_unknown", "1 while KEDA gets an error instead of a value", None, |snapshot, index| {
+            snapshot.values.get(index).map(|value| f64::from(u8::from(value.is_err())))
+        });
+        each!("target_active", "1 while the target is active", None, |snapshot, _index| {
+            Some(f64::from(u8::from(snapshot.activity.is_active())))
+        });
+        each!(
+            "snapshot_age",
+            "Time since the decision that is served",
+            Some(&Unit::Seconds),
+            |snapshot, _index| Some(now.saturating_since(snapshot.at).as_secs_f64())
+        );
+        Ok(())
+    }
+}
+

@@ -1,0 +1,108 @@
+//! What a scrape task needs of HTTP: one page by GET, and why there was none.
+
+use std::time::Duration;
+
+use reqwest::Url;
+
+/// Fetches pages. A trait so that a scrape task can be driven through virtual time.
+pub trait Fetch: Clone + Send + Sync + 'static {
+    /// Fetches `url` into `body`, which it clears first. Does not bound its own time: the
+    /// caller drops the future when the scrape's time is over.
+    ///
+    /// `reused` says that the caller's last fetch from this server went well, so that this
+    /// one most likely goes over the same connection.
+    ///
+    /// # Errors
+    /// Where there is no complete answer with status 200; `body` holds nothing of use then.
+    fn fetch(
+        &self,
+        url: &Url,
+        reused: bool,
+        body: &mut Vec<u8>,
+    ) -> impl Future<Output = Result<(), ScrapeError>> + Send;
+}
+
+/// Why a scrape got no sample.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum ScrapeError {
+    #[error("no complete answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("connection refused")]
+    Refused,
+    #[error("failed to connect: {0}")]
+    Connect(String),
+    #[error("the connection broke before the answer was complete")]
+    Broken,
+    #[error("answered with status {0}")]
+    Status(u16),
+    #[error("answered with status {0}, a redirect, which is never followed")]
+    Redirect(u16),
+    #[error("the page is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    #[error("the answer is not valid HTTP: {0}")]
+    NotHttp(String),
+    #[error("the answer is not a metrics page")]
+    NotMetrics,
+}
+
+/// How a scrape ended, as a closed set: the label of our own metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    Ok,
+    TimedOut,
+    Refused,
+    Connect,
+    Broken,
+    Status,
+    Redirect,
+    TooLarge,
+    NotHttp,
+    NotMetrics,
+}
+
+impl Outcome {
+    pub const ALL: [Self; 10] = [
+        Self::Ok,
+        Self::TimedOut,
+        Self::Refused,
+        Self::Connect,
+        Self::Broken,
+        Self::Status,
+        Self::Redirect,
+        Self::TooLarge,
+        Self::NotHttp,
+        Self::NotMetrics,
+    ];
+
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::TimedOut => "timed_out",
+            Self::Refused => "refused",
+            Self::Connect => "connect_failed",
+            Self::Broken => "connection_broken",
+            Self::Status => "bad_status",
+            Self::Redirect => "redirect",
+            Self::TooLarge => "too_large",
+            Self::NotHttp => "not_http",
+            Self::NotMetrics => "not_metrics",
+        }
+    }
+}
+
+impl From<&ScrapeError> for Outcome {
+    fn from(error: &ScrapeError) -> Self {
+        match error {
+            ScrapeError::TimedOut(_) => Self::TimedOut,
+            ScrapeError::Refused => Self::Refused,
+            ScrapeError::Connect(_) => Self::Connect,
+            ScrapeError::Broken => Self::Broken,
+            ScrapeError::Status(_) => Self::Status,
+            ScrapeError::Redirect(_) => Self::Redirect,
+            ScrapeError::TooLarge { .. } => Self::TooLarge,
+            ScrapeError::NotHttp(_) => Self::NotHttp,
+            ScrapeError::NotMetrics => Self::NotMetrics,
+        }
+    }
+}

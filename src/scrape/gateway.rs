@@ -1,0 +1,145 @@
+//! Scrapes of gateways: one task for each InferenceSet that has one.
+
+use std::{collections::HashMap, net::SocketAddr, time::Duration};
+
+use reqwest::Url;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+    time::{MissedTickBehavior, interval, timeout},
+};
+use tracing::{info, warn};
+
+use super::{Fetch, PageClient, ScrapeError};
+use crate::{
+    clock::Clock,
+    core::{
+        gateway::{GatewayPage, GatewaySample},
+        names::InferenceSetKey,
+        time::Moment,
+    },
+};
+
+/// How a gateway is scraped.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GatewayPlan {
+    pub address: SocketAddr,
+    /// From the start of one scrape to the start of the next. Above zero.
+    pub interval: Duration,
+    pub timeout: Duration,
+}
+
+/// What came of one scrape of a gateway.
+#[derive(Debug)]
+pub struct GatewayReport {
+    pub set: InferenceSetKey,
+    /// When the page was read, or the scrape failed.
+    pub at: Moment,
+    pub outcome: Result<GatewaySample, ScrapeError>,
+}
+
+/// Owns one task for each gateway. Dropping it ends them all.
+#[derive(Debug)]
+pub struct GatewayPool<F = PageClient> {
+    fetch: F,
+    clock: Clock,
+    reports: mpsc::Sender<GatewayReport>,
+    running: HashMap<InferenceSetKey, (watch::Sender<GatewayPlan>, AbortHandle)>,
+    tasks: JoinSet<()>,
+}
+
+impl<F: Fetch> GatewayPool<F> {
+    #[must_use]
+    pub fn new(fetch: F, clock: Clock, reports: mpsc::Sender<GatewayReport>) -> Self {
+        Self { fetch, clock, reports, running: HashMap::new(), tasks: JoinSet::new() }
+    }
+
+    /// Starts to scrape the gateway of `set`, follows another plan, or ends, with `None`.
+    pub fn apply(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
+        while self.tasks.try_join_next().is_some() {}
+        let Some(plan) = plan else {
+            if let Some((_, task)) = self.running.remove(set) {
+                task.abort();
+            }
+            return;
+        };
+        match self.running.get(set).filter(|(_, task)| !task.is_finished()) {
+            Some((current, _)) => {
+                current.send_if_modified(|current| std::mem::replace(current, plan) != plan);
+            }
+            None => {
+                let (sender, plans) = watch::channel(plan);
+                let scraper = Scraper {
+                    set: set.clone(),
+                    page: GatewayPage::of(&set.name),
+                    fetch: self.fetch.clone(),
+                    clock: self.clock,
+                    body: Vec::new(),
+                    answered: None,
+                };
+                let task = self.tasks.spawn(scraper.run(plans, self.reports.clone()));
+                self.running.insert(set.clone(), (sender, task));
+            }
+        }
+    }
+
+    /// Ends all tasks and waits until none is left.
+    pub async fn shutdown(mut self) {
+        self.tasks.shutdown().await;
+    }
+}
+
+struct Scraper<F> {
+    set: InferenceSetKey,
+    page: GatewayPage,
+    fetch: F,
+    clock: Clock,
+    body: Vec<u8>,
+    /// Whether the last scrape was answered; `None` before the first.
+    answered: Option<bool>,
+}
+
+impl<F: Fetch> Scraper<F> {
+    async fn run(mut self, mut plans: watch::Receiver<GatewayPlan>, reports: mpsc::Sender<GatewayReport>) {
+        loop {
+            let plan = *plans.borrow_and_update();
+            let mut ticks = interval(plan.interval);
+            ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+            loop {
+                tokio::select! {
+                    changed = plans.changed() => match changed {
+                        Ok(()) => break,
+                        Err(_) => return,
+                    },
+                    _ = ticks.tick() => {}
+                }
+                let report = self.scrape(&plan).await;
+                if reports.send(report).await.is_err() {
+                    return;
+                }
+            }
+        }
+    }
+
+    async fn scrape(&mut self, plan: &GatewayPlan) -> GatewayReport {
+        let outcome = self.fetch_sample(plan).await;
+        let (set, address) = (&self.set, plan.address);
+        match &outcome {
+            Err(error) if self.answered != Some(false) => {
+                warn!(%set, %address, %error, "the gateway can't be read: demand at zero replicas is unseen");
+            }
+            Ok(_) if self.answered == Some(false) => info!(%set, %address, "the gateway can be read again"),
+            _ => {}
+        }
+        self.answered = Some(outcome.is_ok());
+        GatewayReport { set: self.set.clone(), at: self.clock.now(), outcome }
+    }
+
+    async fn fetch_sample(&mut self, plan: &GatewayPlan) -> Result<GatewaySample, ScrapeError> {
+        let url = Url::parse(&format!("http://{}/metrics", plan.address))
+            .map_err(|error| ScrapeError::NotHttp(error.to_string()))?;
+        let fetch = self.fetch.fetch(&url, self.answered == Some(true), &mut self.body);
+        timeout(plan.timeout, fetch).await.map_err(|_| ScrapeError::TimedOut(plan.timeout))??;
+        Ok(self.page.read(&self.body))
+    }
+}

@@ -1,0 +1,102 @@
+//! Scrapes endpoints: one task for each, a filtered page where the server gives one.
+//!
+//! [`ScrapePool`] starts, updates and ends the tasks and never waits; what they find comes as
+//! [`ScrapeReport`]s over one channel. A task has one request out at a time and sleeps in
+//! between; what it decides (when to scrape, which page) is in `core`.
+
+mod client;
+mod fetch;
+mod gateway;
+mod pool;
+mod scrapers;
+mod task;
+#[cfg(test)]
+mod tests;
+mod urls;
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+pub use self::{
+    client::{ClientError, DEFAULT_MAX_BODY, PageClient},
+    fetch::{Fetch, Outcome, ScrapeError},
+    gateway::{GatewayPlan, GatewayPool, GatewayReport},
+    pool::ScrapePool,
+    scrapers::Scrapers,
+};
+use crate::core::{
+    names::{InferenceSetKey, PodUid}, page_choice::PageKind, sample::PodSample, time::Moment, trigger::PageSource, vllm::Wanted,
+};
+
+/// What is scraped: one page of one pod.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct ScrapeId {
+    /// The InferenceSet that the pod serves.
+    pub set: InferenceSetKey,
+    pub uid: PodUid,
+    pub page: Arc<PageSource>,
+}
+
+/// How it is scraped.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ScrapePlan {
+    pub address: SocketAddr,
+    pub wanted: Arc<Wanted>,
+    /// From the start of one scrape to the start of the next. Above zero.
+    pub interval: Duration,
+    /// For one scrape, with all that it fetches. Independent of the interval.
+    pub timeout: Duration,
+    /// The pod is Ready. A change means that the server behind the address changed its ways,
+    /// so what was learnt of it is forgotten.
+    pub ready: bool,
+}
+
+/// What came of one scrape.
+#[derive(Debug)]
+pub struct ScrapeReport {
+    pub id: ScrapeId,
+    pub started: Moment,
+    /// When the page was read, or the scrape failed.
+    pub at: Moment,
+    /// What the page was read for: a metric that is wanted only since is not in the sample,
+    /// which does not mean that the page lacks it.
+    pub wanted: Arc<Wanted>,
+    pub outcome: Result<Scraped, ScrapeError>,
+    task: u64,
+}
+
+/// A scrape that went well.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Scraped {
+    pub sample: PodSample,
+    pub page: PageKind,
+    /// Size of the page.
+    pub bytes: usize,
+    /// Lines that name a wanted family and are no samples.
+    pub rejected: usize,
+}
+
+impl ScrapeReport {
+    /// A report of no task: for tests of what is done with reports.
+    #[cfg(test)]
+    pub(crate) fn new(
+        id: ScrapeId,
+        started: Moment,
+        at: Moment,
+        wanted: Arc<Wanted>,
+        outcome: Result<Scraped, ScrapeError>,
+    ) -> Self {
+        Self { id, started, at, wanted, outcome, task: 0 }
+    }
+
+    /// How the scrape ended, for a label.
+    #[must_use]
+    pub fn outcome_label(&self) -> Outcome {
+        self.outcome.as_ref().map_or_else(Outcome::from, |_| Outcome::Ok)
+    }
+
+    /// How long the scrape took.
+    #[must_use]
+    pub fn duration(&self) -> Duration {
+        self.at.saturating_since(self.started)
+    }
+}

@@ -1,0 +1,239 @@
+//! Each kind of server over a real socket.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use reqwest::Url;
+use rustls::pki_types::PrivateKeyDer;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpListener,
+    sync::mpsc,
+    task::JoinSet,
+};
+
+use super::{
+    super::{
+        DEFAULT_MAX_BODY, Fetch, Outcome, PageClient, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport,
+    },
+    id, page_of, plan, wanted,
+};
+use crate::{
+    clock::Clock,
+    core::{
+        page_choice::PageKind::{Filtered, Plain},
+        trigger::Protocol,
+    },
+    sim::fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page},
+};
+
+const LOADED: &str = include_str!("../../../tests/data/loaded.txt");
+
+fn client() -> PageClient {
+    PageClient::new(DEFAULT_MAX_BODY).unwrap()
+}
+
+/// The first `count` reports on `address`, scraped in quick succession.
+async fn scrape(address: SocketAddr, change: impl Fn(&mut ScrapePlan), count: usize) -> Vec<ScrapeReport> {
+    let (sender, mut reports) = mpsc::channel(1);
+    let mut pool = ScrapePool::new(client(), Clock::start(), sender);
+    let mut plan = ScrapePlan { interval: Duration::from_millis(2), ..plan(address) };
+    change(&mut plan);
+    pool.apply(id("a"), plan);
+    let mut received = Vec::new();
+    while received.len() < count {
+        received.push(reports.recv().await.unwrap());
+    }
+    pool.shutdown().await;
+    received
+}
+
+/// Fetches once from `behaviour`, with 64 KiB for the page and on a connection that the
+/// caller believes `reused`.
+async fn fetch(behaviour: Behaviour, reused: bool) -> (Result<(), ScrapeError>, Hits) {
+    let server = Fixture::start(behaviour).await.unwrap();
+    let url: Url = format!("http://{}/metrics", server.address()).parse().unwrap();
+    let client = PageClient::new(64 * 1024).unwrap();
+    let result = client.fetch(&url, reused, &mut Vec::new()).await;
+    (result, server.hits())
+}
+
+#[tokio::test]
+async fn a_filtered_page_is_a_fraction_of_the_plain_one_over_one_connection() {
+    let server = Fixture::start(Behaviour::Vllm { page: LOADED.into() }).await.unwrap();
+    for report in scrape(server.address(), |_| {}, 5).await {
+        let scraped = report.outcome.unwrap();
+        assert_eq!(scraped.page, Filtered);
+        assert_eq!((scraped.sample.demand.waiting, scraped.sample.demand.running), (Some(11.0), Some(4.0)));
+        assert!(scraped.bytes < LOADED.len() / 20, "{} bytes", scraped.bytes);
+    }
+    let hits = server.hits();
+    assert!(hits.plain == 0 && hits.connections == 1, "{hits:?}");
+}
+
+#[tokio::test]
+async fn servers_without_a_filter_are_asked_for_it_once() {
+    let page: Arc<str> = LOADED.into();
+    for behaviour in [
+        Behaviour::VllmSeveralApiServers { page: Arc::clone(&page) },
+        Behaviour::ExactPath { page: Arc::clone(&page) },
+    ] {
+        let server = Fixture::start(behaviour.clone()).await.unwrap();
+        for report in scrape(server.address(), |_| {}, 4).await {
+            let scraped = report.outcome.unwrap();
+            assert_eq!((scraped.page, scraped.bytes), (Plain, LOADED.len()));
+            assert_eq!(scraped.sample.demand.waiting, Some(11.0));
+        }
+        assert_eq!(server.hits().filtered, 1, "{behaviour:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_pod_goes_from_download_over_loading_to_serving() {
+    let server = Fixture::start(Behaviour::KaitoDownload { remaining_seconds: 42.0 }).await.unwrap();
+    let (sender, mut reports) = mpsc::channel(1);
+    let mut pool = ScrapePool::new(client(), Clock::start(), sender);
+    let fast = ScrapePlan { interval: Duration::from_millis(2), ready: false, ..plan(server.address()) };
+    pool.apply(id("a"), fast);
+    let downloading = reports.recv().await.unwrap().outcome.unwrap();
+    assert_eq!((downloading.page, downloading.sample.engine), (Plain, false));
+    assert_eq!(downloading.sample.download_remaining, Some(42.0));
+    assert_eq!(downloading.sample.demand.waiting, None, "nothing is known of its queue");
+
+    server.become_one_that(Behaviour::Status(502));
+    let loading = async {
+        loop {
+            if let Err(error) = reports.recv().await.unwrap().outcome {
+                return error;
+            }
+        }
+    };
+    assert_eq!(loading.await, ScrapeError::Status(502));
+
+    server.become_one_that(Behaviour::Vllm { page: vllm_page(3, 2, 0.5) });
+    // Finds its way back to the filter by itself, before the pod is Ready.
+    loop {
+        if let Ok(scraped) = reports.recv().await.unwrap().outcome
+            && scraped.page == Filtered
+        {
+            assert_eq!(scraped.sample.demand.waiting, Some(3.0));
+            break;
+        }
+    }
+    pool.shutdown().await;
+}
+
+#[tokio::test]
+async fn sglang_is_read_by_its_own_names() {
+    let page = sglang_page(3, 2, 0.25);
+    let server = Fixture::start(Behaviour::VllmSeveralApiServers { page }).await.unwrap();
+    let reports = scrape(server.address(), |plan| plan.wanted = wanted(&["sglang:token_usage"]), 2).await;
+    for report in reports {
+        let scraped = report.outcome.unwrap();
+        assert_eq!((scraped.sample.demand.waiting, scraped.sample.demand.running), (Some(3.0), Some(2.0)));
+        assert_eq!(scraped.sample.readings.len(), 1);
+    }
+}
+
+#[tokio::test]
+async fn a_hostile_server_costs_only_its_own_value() {
+    let elsewhere = Fixture::start(Behaviour::Vllm { page: vllm_page(9, 9, 0.9) }).await.unwrap();
+    let cases = [
+        (Behaviour::Hangs, Outcome::TimedOut),
+        (Behaviour::ResetsMidBody, Outcome::Broken),
+        (Behaviour::NeverEnds, Outcome::TooLarge),
+        (Behaviour::NoHttp, Outcome::NotHttp),
+        (Behaviour::NoMetrics, Outcome::NotMetrics),
+        (Behaviour::Redirects { to: elsewhere.address() }, Outcome::Redirect),
+        (Behaviour::Status(500), Outcome::Status),
+        (Behaviour::Status(404), Outcome::Status),
+        (Behaviour::Status(204), Outcome::Status),
+    ];
+    for (behaviour, expected) in cases {
+        let server = Fixture::start(behaviour.clone()).await.unwrap();
+        let impatient = |plan: &mut ScrapePlan| {
+            // Only the one that hangs is to run into its timeout.
+            if expected == Outcome::TimedOut {
+                plan.timeout = Duration::from_millis(50);
+            }
+        };
+        for report in scrape(server.address(), impatient, 2).await {
+            assert_eq!(report.outcome_label(), expected, "{behaviour:?}: {:?}", report.outcome);
+        }
+    }
+    assert_eq!(elsewhere.hits(), Hits::default(), "a redirect is not followed");
+    let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+    let refused = scrape(gone, |_| {}, 1).await;
+    assert_eq!(refused[0].outcome, Err(ScrapeError::Refused));
+}
+
+#[tokio::test]
+async fn a_reused_connection_that_breaks_is_replaced_within_the_scrape() {
+    for behaviour in [
+        Behaviour::DropsReused { page: vllm_page(3, 2, 0.5) },
+        Behaviour::ClosesAfterAnswer { page: vllm_page(3, 2, 0.5) },
+    ] {
+        let server = Fixture::start(behaviour.clone()).await.unwrap();
+        for report in scrape(server.address(), |_| {}, 5).await {
+            assert!(report.outcome.is_ok(), "{behaviour:?}: {:?}", report.outcome);
+        }
+        assert!(server.hits().connections >= 5, "{behaviour:?}: {:?}", server.hits());
+    }
+}
+
+#[tokio::test]
+async fn what_breaks_after_the_first_byte_or_on_a_fresh_connection_is_not_tried_again() {
+    let (result, hits) = fetch(Behaviour::ResetsMidBody, true).await;
+    assert_eq!((result, hits.plain), (Err(ScrapeError::Broken), 1));
+    let drops_all = Behaviour::DropsUnanswered;
+    let (result, hits) = fetch(drops_all.clone(), false).await;
+    assert_eq!((result, hits.plain), (Err(ScrapeError::Broken), 1));
+    let (result, hits) = fetch(drops_all, true).await;
+    assert_eq!((result, hits.plain), (Err(ScrapeError::Broken), 2), "once more, not for ever");
+}
+
+#[tokio::test]
+async fn a_page_over_the_limit_is_cut_off() {
+    // Announced or not, and exactly at the limit.
+    let page_of = |bytes: usize| Behaviour::Vllm { page: "#".repeat(bytes).into() };
+    let limit = 64 * 1024;
+    assert_eq!(fetch(page_of(limit), false).await.0, Ok(()));
+    assert_eq!(fetch(page_of(limit + 1), false).await.0, Err(ScrapeError::TooLarge { limit }));
+    assert_eq!(fetch(Behaviour::NeverEnds, false).await.0, Err(ScrapeError::TooLarge { limit }));
+}
+
+#[tokio::test]
+async fn https_pods_are_scraped_without_asking_who_vouches_for_them() {
+    let certified = rcgen::generate_simple_self_signed(["someone-else".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let mut server = JoinSet::new();
+    server.spawn(async move {
+        let mut stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        let page = vllm_page(3, 2, 0.5);
+        let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        stream.flush().await.unwrap();
+        String::from_utf8(request).unwrap()
+    });
+
+    let (sender, mut reports) = mpsc::channel(1);
+    let mut pool = ScrapePool::new(client(), Clock::start(), sender);
+    pool.apply(page_of("a", Protocol::Https), plan(address));
+    let scraped = reports.recv().await.unwrap().outcome.unwrap();
+    assert_eq!(scraped.sample.demand.waiting, Some(3.0));
+    let request = server.join_next().await.unwrap().unwrap();
+    assert!(
+        request.starts_with("GET /metrics/?name[]=") && !request.contains("accept-encoding"),
+        "{request}"
+    );
+}

@@ -1,0 +1,61 @@
+//! Plain HTTP for people, probes and Prometheus: `/metrics`, `/livez`, `/readyz`,
+//! `/debug/targets`. Holds no secret and no profiler.
+
+use axum::{
+    Json, Router,
+    extract::State,
+    http::{StatusCode, header},
+    response::{IntoResponse, Response},
+    routing::get,
+};
+use tokio::sync::{mpsc, oneshot};
+
+use crate::{aggregator::Command, metrics::Metrics, readiness::Readiness};
+
+/// What the pages are made from.
+#[derive(Clone, Debug)]
+pub struct Admin {
+    pub metrics: Metrics,
+    pub readiness: Readiness,
+    pub commands: mpsc::UnboundedSender<Command>,
+}
+
+impl Admin {
+    #[must_use]
+    pub fn routes(self) -> Router {
+        Router::new()
+            .route("/metrics", get(metrics))
+            .route("/livez", get(|| std::future::ready("ok\n")))
+            .route("/readyz", get(readyz))
+            .route("/debug/targets", get(targets))
+            .with_state(self)
+    }
+}
+
+async fn metrics(State(admin): State<Admin>) -> Response {
+    match admin.metrics.page() {
+        Ok(page) => {
+            let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+            ([(header::CONTENT_TYPE, kind)], page).into_response()
+        }
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error}\n")).into_response(),
+    }
+}
+
+async fn readyz(State(admin): State<Admin>) -> Response {
+    let waits_for = admin.readiness.waits_for();
+    if waits_for.is_empty() {
+        return "ok\n".into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, waits_for.join("\n") + "\n").into_response()
+}
+
+async fn targets(State(admin): State<Admin>) -> Response {
+    let (answer, described) = oneshot::channel();
+    if admin.commands.send(Command::Describe(answer)).is_ok()
+        && let Ok(described) = described.await
+    {
+        return Json(described).into_response();
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, "shutting down\n").into_response()
+}

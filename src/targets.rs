@@ -1,0 +1,255 @@
+//! The targets that KEDA asks for: one for each trigger of each ScaledObject.
+//!
+//! A target comes to life by the first call that names it, and by nothing else; it expires
+//! some time after the last one. Reading one takes no lock: the registry is a lock-free map
+//! and each target's snapshot is swapped whole by the aggregator, its only writer.
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use arc_swap::ArcSwap;
+use tokio::sync::{mpsc, watch};
+
+use crate::{
+    aggregator::Command,
+    clock::Clock,
+    core::{
+        problem::Problems,
+        push::PushState,
+        snapshot::{Snapshot, Unavailable},
+        time::Moment,
+        trigger::{MetricSpec, Trigger},
+    },
+};
+
+/// A target that nobody asked for, for this long, is forgotten. KEDA polls each at least
+/// every few minutes, or holds a stream open.
+pub const EXPIRY: Duration = Duration::from_secs(600);
+
+/// One trigger of one ScaledObject. Written by the aggregator, read by every call.
+#[derive(Debug)]
+pub struct Target {
+    pub namespace: Arc<str>,
+    pub scaled_object: Arc<str>,
+    pub trigger: Trigger,
+    pub specs: Vec<MetricSpec>,
+    key: Arc<str>,
+    snapshot: ArcSwap<Snapshot>,
+    push: watch::Sender<PushState>,
+    first_round: watch::Sender<bool>,
+    last_used: AtomicU64,
+    last_push: AtomicU64,
+    streams: AtomicUsize,
+    ended_cleanly: AtomicBool,
+}
+
+impl Target {
+    /// The newest decision.
+    pub fn snapshot(&self) -> Arc<Snapshot> {
+        self.snapshot.load_full()
+    }
+
+    /// Publishes a decision: the snapshot first and the streams after it, so that an
+    /// IsActive right after a push agrees with the push.
+    pub fn publish(&self, snapshot: Arc<Snapshot>, push: PushState) {
+        self.snapshot.store(snapshot);
+        self.push.send_if_modified(|current| {
+            // A new sample behind an old edge is no news.
+            let news = PushState { sampled: current.sampled, ..push } != *current;
+            if news {
+                *current = push;
+            }
+            news
+        });
+    }
+
+    /// What the streams of this target follow.
+    pub fn follow(&self) -> watch::Receiver<PushState> {
+        self.push.subscribe()
+    }
+
+    /// Every endpoint has been asked once: the snapshot says what can be known.
+    pub fn complete_first_round(&self) {
+        self.first_round.send_if_modified(|done| !std::mem::replace(done, true));
+    }
+
+    /// Waits until the first round of scrapes is through, at most for `limit`.
+    pub async fn first_round(&self, limit: Duration) {
+        let mut done = self.first_round.subscribe();
+        if *done.borrow() {
+            return;
+        }
+        // Running out of time is an answer too: the snapshot then says what is unknown.
+        let _ = tokio::time::timeout(limit, done.wait_for(|done| *done)).await;
+    }
+
+    pub fn used(&self, now: Moment) {
+        self.last_used.store(millis(now), Relaxed);
+    }
+
+    /// When the newest call came.
+    pub fn last_used(&self) -> Moment {
+        Moment::from_unix(Duration::from_millis(self.last_used.load(Relaxed)))
+    }
+
+    /// Whether a stream is open or a call came within [`EXPIRY`].
+    pub fn in_use(&self, now: Moment) -> bool {
+        self.streams.load(Relaxed) > 0 || now.saturating_since(self.last_used()) < EXPIRY
+    }
+
+    pub fn stream_opened(&self) {
+        self.streams.fetch_add(1, Relaxed);
+    }
+
+    pub fn stream_closed(&self, now: Moment) {
+        self.used(now);
+        self.streams.fetch_sub(1, Relaxed);
+    }
+
+    pub fn pushed(&self, now: Moment) {
+        self.last_push.store(millis(now), Relaxed);
+    }
+
+    /// When `true` was last pushed.
+    pub fn last_push(&self) -> Option<Moment> {
+        let millis = self.last_push.load(Relaxed);
+        (millis > 0).then(|| Moment::from_unix(Duration::from_millis(millis)))
+    }
+
+    /// Whether a stream of this target has ended with OK already.
+    pub fn ended_cleanly(&self) -> bool {
+        self.ended_cleanly.load(Relaxed)
+    }
+
+    pub fn note_clean_end(&self) {
+        self.ended_cleanly.store(true, Relaxed);
+    }
+
+    pub fn key(&self) -> &Arc<str> {
+        &self.key
+    }
+}
+
+fn millis(moment: Moment) -> u64 {
+    u64::try_from(moment.since_unix().as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Every target that is in use. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Targets {
+    map: Arc<papaya::HashMap<Arc<str>, Arc<Target>>>,
+    commands: mpsc::UnboundedSender<Command>,
+    clock: Clock,
+}
+
+impl Targets {
+    #[must_use]
+    pub fn new(commands: mpsc::UnboundedSender<Command>, clock: Clock) -> Self {
+        Self { map: Arc::new(papaya::HashMap::new()), commands, clock }
+    }
+
+    /// The target that `metadata` describes, made and registered where nobody asked for it
+    /// yet.
+    ///
+    /// # Errors
+    /// Where the metadata is not a valid trigger: all of its problems.
+    pub fn find_or_register(
+        &self,
+        namespace: &str,
+        scaled_object: &str,
+        metadata: &HashMap<String, String>,
+        requested_metric: Option<&str>,
+    ) -> Result<Arc<Target>, Problems> {
+        let key = key(namespace, scaled_object, metadata, requested_metric);
+        let now = self.clock.now();
+        if let Some(target) = self.map.pin().get(key.as_str()) {
+            target.used(now);
+            return Ok(target.clone());
+        }
+        let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
+        let trigger = Trigger::parse(pairs, requested_metric)?;
+        let key: Arc<str> = key.into();
+        let specs = trigger.metric_specs();
+        let target = Arc::new(Target {
+            namespace: namespace.into(),
+            scaled_object: scaled_object.into(),
+            snapshot: ArcSwap::from_pointee(Snapshot::unknown(now, specs.len(), &Unavailable::NotSynced)),
+            specs,
+            trigger,
+            key: key.clone(),
+            push: watch::Sender::new(PushState::default()),
+            first_round: watch::Sender::new(false),
+            last_used: AtomicU64::new(millis(now)),
+            last_push: AtomicU64::new(0),
+            streams: AtomicUsize::new(0),
+            ended_cleanly: AtomicBool::new(false),
+        });
+        let map = self.map.pin();
+        // Of two calls that come at once, one registers and both use the same target.
+        let registered = match map.try_insert(key, target.clone()) {
+            Ok(_) => {
+                // Fails only while the process is going down, and then nobody reads on.
+                let _ = self.commands.send(Command::Register(target.clone()));
+                target
+            }
+            Err(occupied) => occupied.current.clone(),
+        };
+        Ok(registered)
+    }
+
+    /// Forgets the targets that are no longer in use and gives them back.
+    pub fn expire(&self, now: Moment) -> Vec<Arc<Target>> {
+        let map = self.map.pin();
+        let unused: Vec<_> =
+            map.values().filter(|target| !target.in_use(now)).map(Arc::clone).collect();
+        for target in &unused {
+            map.remove(&target.key);
+        }
+        unused
+    }
+
+    /// Every target, in no order.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Target>> {
+        self.map.pin().values().cloned().collect()
+    }
+
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.map.len()
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.map.is_empty()
+    }
+}
+
+/// A target's identity as one string: the ScaledObject and the metadata in a fixed order,
+/// every part preceded by its length so that no two identities read alike.
+fn key(
+    namespace: &str,
+    scaled_object: &str,
+    metadata: &HashMap<String, String>,
+    requested_metric: Option<&str>,
+) -> String {
+    use std::fmt::Write;
+
+    let mut pairs: Vec<_> = metadata.iter().collect();
+    pairs.sort_unstable();
+    let parts = [namespace, scaled_object, requested_metric.unwrap_or("")]
+        .into_iter()
+        .chain(pairs.into_iter().flat_map(|(key, value)| [key.as_str(), value.as_str()]));
+    let mut text = String::with_capacity(256);
+    for part in parts {
+        // Writing to a String cannot fail.
+        let _ = write!(text, "{}:{part}", part.len());
+    }
+    text
+}

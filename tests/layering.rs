@@ -1,0 +1,37 @@
+//! Keeps the core pure: it decides on values and is told the time.
+
+use std::{fs, path::Path};
+
+/// What the core may not name: IO, clocks, async, and the crates of the edges.
+const FORBIDDEN: [&str; 16] = [
+    "tokio", "tonic", "kube::", "kube_", "k8s_openapi", "reqwest", "hyper", "axum", "std::net::Tcp",
+    "std::net::Udp", "std::fs", "std::io", "std::env", "Instant", "SystemTime", "async fn",
+];
+
+#[test]
+fn the_core_names_no_io_no_clock_and_no_async() {
+    let mut files = 0;
+    let mut found = Vec::new();
+    visit(Path::new("src/core"), &mut |path, text| {
+        files += 1;
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap_or_default();
+            for word in FORBIDDEN.iter().filter(|word| code.contains(**word)) {
+                found.push(format!("{}:{}: {word}", path.display(), number + 1));
+            }
+        }
+    });
+    assert!(files > 10, "the core was not found");
+    assert!(found.is_empty(), "the core reaches out:\n{}", found.join("\n"));
+}
+
+fn visit(folder: &Path, look: &mut impl FnMut(&Path, &str)) {
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            visit(&path, look);
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            look(&path, &fs::read_to_string(&path).unwrap());
+        }
+    }
+}
