@@ -1,4 +1,5 @@
-//! A small HTTP/1.1 server with keep-alive: one function from a path and a query to an answer.
+//! A small HTTP/1.1 server with keep-alive: one function from a path and a query to an answer,
+//! or to none, as of a server that hangs.
 
 use std::{
     convert::Infallible,
@@ -76,7 +77,7 @@ impl Meter {
 /// those of a pod that goes away are.
 pub async fn serve<R>(listener: TcpListener, respond: R, meter: Arc<Meter>, stop: CancellationToken)
 where
-    R: Fn(&str, Option<&str>) -> Answer + Clone + Send + Sync + 'static,
+    R: Fn(&str, Option<&str>) -> Option<Answer> + Clone + Send + Sync + 'static,
 {
     let mut connections = JoinSet::new();
     loop {
@@ -94,12 +95,15 @@ where
             let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
                 let (path, query) = (request.uri().path(), request.uri().query());
                 let answer = respond(path, query);
-                meter.count(query, answer.body.len());
-                let response = Response::builder()
-                    .status(answer.status)
-                    .header(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
-                    .body(Full::new(answer.body));
-                async move { Ok::<_, Infallible>(response.unwrap_or_default()) }
+                meter.count(query, answer.as_ref().map_or(0, |answer| answer.body.len()));
+                async move {
+                    let Some(answer) = answer else { return std::future::pending().await };
+                    let response = Response::builder()
+                        .status(answer.status)
+                        .header(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")
+                        .body(Full::new(answer.body));
+                    Ok::<_, Infallible>(response.unwrap_or_default())
+                }
             });
             // A client that goes away is no news.
             let _ = http1::Builder::new().serve_connection(TokioIo::new(stream), service).await;
@@ -132,6 +136,8 @@ fn percent_decoded(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
@@ -147,8 +153,9 @@ mod tests {
         let address = listener.local_addr().unwrap();
         let (meter, stop) = (Arc::new(Meter::default()), CancellationToken::new());
         let respond = |path: &str, query: Option<&str>| match path {
-            "/metrics" => Answer::page(format!("{path} {query:?}")),
-            _ => Answer::status(StatusCode::NOT_FOUND),
+            "/metrics" => Some(Answer::page(format!("{path} {query:?}"))),
+            "/hangs" => None,
+            _ => Some(Answer::status(StatusCode::NOT_FOUND)),
         };
         let server = serve(listener, respond, meter.clone(), stop.clone());
         let client = async {
@@ -157,10 +164,12 @@ mod tests {
             assert_eq!(get("/metrics").await.text().await.unwrap(), "/metrics None");
             assert_eq!(get("/metrics?a=b").await.text().await.unwrap(), "/metrics Some(\"a=b\")");
             assert_eq!(get("/elsewhere").await.status(), 404);
+            let hanging = client.get(format!("http://{address}/hangs")).timeout(Duration::from_millis(20)).send();
+            assert!(hanging.await.is_err_and(|error| error.is_timeout()));
             stop.cancel();
         };
         tokio::join!(server, client);
-        assert_eq!(meter.read(), Scrapes { filtered: 1, plain: 2, bytes: 13 + 20 + 9 });
+        assert_eq!(meter.read(), Scrapes { filtered: 1, plain: 3, bytes: 13 + 20 + 9 });
         assert!(tokio::net::TcpStream::connect(address).await.is_err(), "the listener is gone");
     }
 }
