@@ -98,8 +98,11 @@ impl Activation {
             return if demand.known > 0 { Activity::Active(Cause::PartlyUnknown) } else { Activity::Unknown };
         }
         match self.held_until {
-            Some(until) if now < until => Activity::Active(Cause::Held),
+            // With no replica there is nothing to keep up: a hold would wake every sleeping
+            // model when we restart.
+            Some(until) if now < until && demand.replicas > 0 => Activity::Active(Cause::Held),
             Some(_) if demand.running > 0.0 => Activity::Active(Cause::Running),
+            Some(until) if now < until => Activity::Inactive,
             _ => {
                 self.held_until = None;
                 Activity::Inactive
@@ -148,8 +151,9 @@ mod tests {
         let mut activation = activation(5.0);
         // (second, demand, activity, edges so far)
         let day = [
-            (1, known(0.0, 0), Active(Held), 0), // just started: held
-            (31, known(0.0, 0), Inactive, 0),
+            (1, known(0.0, 2), Active(Held), 0), // just started: held
+            (2, known(0.0, 0), Inactive, 0), // but where nothing runs, nothing is held
+            (31, known(0.0, 2), Inactive, 0),
             (40, known(5.0, 0), Inactive, 0), // at the threshold is not above it
             (41, known(6.0, 0), Active(ByDemand), 1),
             (42, with(|d| (d.known, d.in_flight) = (0, 2)), Active(InFlight), 1),
