@@ -25,8 +25,14 @@ fn run_refuses_what_it_cannot_serve() {
     let broken = broken.to_str().unwrap();
     let cases: [(&[&str], &[&str]); 6] = [
         (&["run", "--endpoints-file", good], &["--insecure-grpc"]),
-        (&["run", "--endpoints-file", good, "--insecure-grpc", "--bind-address", "0.0.0.0"], &["loopback", "0.0.0.0"]),
-        (&["run", "--endpoints-file", "/nowhere.yaml", "--insecure-grpc"], &["/nowhere.yaml", "No such file"]),
+        (
+            &["run", "--endpoints-file", good, "--insecure-grpc", "--bind-address", "0.0.0.0"],
+            &["loopback", "0.0.0.0"],
+        ),
+        (
+            &["run", "--endpoints-file", "/nowhere.yaml", "--insecure-grpc"],
+            &["/nowhere.yaml", "No such file"],
+        ),
         (&["run", "--endpoints-file", broken, "--insecure-grpc"], &["broken.yaml", "line 4", "many"]),
         (&["run", "--endpoints-file", good, "--grpc-port", "http"], &["--grpc-port", "http"]),
         (&["run", "--endpoints-file", good, "--shutdown-delay", "soon"], &["--shutdown-delay", "soon"]),
@@ -61,7 +67,10 @@ fn scan_summarises_a_real_page() {
         *waiting,
         serde_json::json!({"metric": "vllm:num_requests_waiting", "type": "gauge", "series": 1, "value": 11.0})
     );
-    assert_eq!((&ttft["type"], &ttft["count"], &ttft["series"]), (&"histogram".into(), &18.0.into(), &1.into()));
+    assert_eq!(
+        (&ttft["type"], &ttft["count"], &ttft["series"]),
+        (&"histogram".into(), &18.0.into(), &1.into())
+    );
     assert_eq!(ttft["buckets"][5], serde_json::json!(["0.06", 1.0]));
 }
 
@@ -86,7 +95,8 @@ fn scan_reads_standard_input_counts_bad_lines_and_names_an_unreadable_file() {
 
 #[test]
 fn check_trigger_says_what_metadata_means_or_all_that_is_wrong() {
-    let good = ["inferenceSetName=demo", "inferenceSetNamespace=team-a", "metricName=vllm:num_requests_waiting"];
+    let good =
+        ["inferenceSetName=demo", "inferenceSetNamespace=team-a", "metricName=vllm:num_requests_waiting"];
     let output = scaler(&[&["check-trigger"], &good[..], &["threshold=10"]].concat());
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("vllm:num_requests_waiting"));

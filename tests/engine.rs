@@ -58,10 +58,8 @@ async fn value(
     name: &str,
     metric: &str,
 ) -> Result<f64, tonic::Status> {
-    let request = GetMetricsRequest {
-        scaled_object_ref: Some(object(name, metric)),
-        metric_name: metric.to_owned(),
-    };
+    let request =
+        GetMetricsRequest { scaled_object_ref: Some(object(name, metric)), metric_name: metric.to_owned() };
     Ok(client.get_metrics(request).await?.into_inner().metric_values[0].metric_value_float)
 }
 
@@ -236,8 +234,7 @@ async fn health_and_reflection_answer() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let folder = TempDir::new().unwrap();
     let (running, _client) = start(&folder, &[]).await;
-    let mut health =
-        HealthClient::connect(format!("http://{}", running.health_address())).await.unwrap();
+    let mut health = HealthClient::connect(format!("http://{}", running.health_address())).await.unwrap();
     for service in ["", "liveness", "readiness"] {
         let request = HealthCheckRequest { service: service.into() };
         let answer = until(

@@ -81,8 +81,7 @@ impl Rig {
             gateways: gateway_inbox,
         };
         let cancel = CancellationToken::new();
-        let running =
-            tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
+        let running = tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
         Self { clock, targets, asked, commands, fleet, reports, gateways, metrics, cancel, running }
     }
 

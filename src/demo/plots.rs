@@ -124,19 +124,15 @@ impl Source<'_> {
                 break;
             }
             chart.plotting_area().draw(&PathElement::new(vec![(begins, 0.0), (begins, top)], ink::GRID))?;
-            chart.plotting_area().draw(
-                &(EmptyElement::at((begins, top)) + Text::new(stretch.name, (5, 3), style.clone())),
-            )?;
+            chart
+                .plotting_area()
+                .draw(&(EmptyElement::at((begins, top)) + Text::new(stretch.name, (5, 3), style.clone())))?;
             begins += stretch.length.as_secs_f64();
         }
         Ok(())
     }
 
-    fn filled(
-        chart: &mut Chart<'_, '_>,
-        points: Vec<(f64, f64)>,
-        colour: RGBColor,
-    ) -> Drawn {
+    fn filled(chart: &mut Chart<'_, '_>, points: Vec<(f64, f64)>, colour: RGBColor) -> Drawn {
         chart.draw_series(AreaSeries::new(points, 0.0, colour.mix(0.28)).border_style(line(colour)))?;
         Ok(())
     }
@@ -173,7 +169,8 @@ pub fn queue(source: Source<'_>) -> Result<String, PlotError> {
         let mut chart = source.chart(area, source.highest(highest))?;
         Source::filled(&mut chart, source.series(|frame| frame.held as f64), ink::ONE)?;
         Source::filled(&mut chart, source.series(|frame| frame.waiting() as f64), ink::TWO)?;
-        chart.draw_series(LineSeries::new(source.series(|frame| frame.running() as f64), line(ink::THREE)))?;
+        chart
+            .draw_series(LineSeries::new(source.series(|frame| frame.running() as f64), line(ink::THREE)))?;
         Ok(())
     })
 }
@@ -181,17 +178,20 @@ pub fn queue(source: Source<'_>) -> Result<String, PlotError> {
 /// Replicas that are wanted and that serve, with the pushes.
 pub fn replicas(source: Source<'_>) -> Result<String, PlotError> {
     plot("replicas", SIZE, |area| {
-        let highest = source.highest(|frame| f64::from(frame.wanted)).max(source.highest(|frame| frame.serving() as f64));
+        let highest = source
+            .highest(|frame| f64::from(frame.wanted))
+            .max(source.highest(|frame| frame.serving() as f64));
         let mut chart = source.chart(area, highest)?;
         let serving = stepped(&source.series(|frame| frame.serving() as f64));
         Source::filled(&mut chart, serving, ink::THREE)?;
         let wanted = stepped(&source.series(|frame| f64::from(frame.wanted)));
         chart.draw_series(LineSeries::new(wanted, line(ink::FOUR)))?;
         let pushes = source.history.pushes();
-        chart.draw_series(pushes.iter().map(|at| {
-            PathElement::new(vec![(*at, 0.0), (*at, highest * 1.05)], line(ink::TWO))
-        }))?;
-        chart.draw_series(pushes.iter().map(|at| Circle::new((*at, highest * 1.05), 4, ink::TWO.filled())))?;
+        chart.draw_series(
+            pushes.iter().map(|at| PathElement::new(vec![(*at, 0.0), (*at, highest * 1.05)], line(ink::TWO))),
+        )?;
+        chart
+            .draw_series(pushes.iter().map(|at| Circle::new((*at, highest * 1.05), 4, ink::TWO.filled())))?;
         Ok(())
     })
 }

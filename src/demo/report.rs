@@ -81,11 +81,7 @@ fn sections(source: Source<'_>) -> Result<[Section; 5], PlotError> {
         },
         Section {
             title: "Where the requests are",
-            legend: &[
-                ("one", "held at the gateway"),
-                ("two", "waiting at replicas"),
-                ("three", "running"),
-            ],
+            legend: &[("one", "held at the gateway"), ("two", "waiting at replicas"), ("three", "running")],
             text: "At zero replicas the gateway's queue is the only sign of demand, and it is what wakes the model. \
                    With the first replica the queue moves to the replicas, whose own queues KAITO caps.",
             svg: plots::queue(source)?,

@@ -82,11 +82,8 @@ impl Scenario {
     fn at_speed(speed: u32) -> Self {
         let seconds = |seconds: f64| Duration::from_secs_f64(seconds) / speed;
         let rate = |requests_per_second: f64| requests_per_second * f64::from(speed);
-        let stretch = |name, length, from, to| Stretch {
-            name,
-            length: seconds(length),
-            rate: (rate(from), rate(to)),
-        };
+        let stretch =
+            |name, length, from, to| Stretch { name, length: seconds(length), rate: (rate(from), rate(to)) };
         let start_up = |unscheduled, downloading, loading| StartUp {
             unscheduled: seconds(unscheduled),
             downloading: seconds(downloading),
@@ -201,7 +198,8 @@ mod tests {
 
     #[test]
     fn intervals_stay_within_what_a_trigger_may_ask_for() {
-        let interval = |scenario: &Scenario| scenario.scaled_object.triggers[0].metadata["scrapeInterval"].clone();
+        let interval =
+            |scenario: &Scenario| scenario.scaled_object.triggers[0].metadata["scrapeInterval"].clone();
         assert_eq!(interval(&Scenario::whole()), "250ms");
         assert_eq!(interval(&Scenario::fast()), "100ms");
     }

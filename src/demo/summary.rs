@@ -72,7 +72,12 @@ impl DemoSummary {
             queue_to_replica: from_queue(woken.map(|(at, _)| at)),
             woken_by: woken.map(|(_, cause)| cause),
             pushes: history.pushes().len(),
-            peak_queue: history.frames.iter().map(|frame| frame.held + frame.waiting()).max().unwrap_or_default(),
+            peak_queue: history
+                .frames
+                .iter()
+                .map(|frame| frame.held + frame.waiting())
+                .max()
+                .unwrap_or_default(),
             most_replicas,
             replica_seconds: history.replica_seconds(),
             always_on_replica_seconds: f64::from(most_replicas) * took,
@@ -83,7 +88,10 @@ impl DemoSummary {
             time_to_first_token: quantiles(&world.served),
             pods: stage.pods.read(),
             gateway: stage.gateway.read(),
-            failed_calls: events.iter().filter(|(_, event)| matches!(event, Event::CallFailed { .. })).count(),
+            failed_calls: events
+                .iter()
+                .filter(|(_, event)| matches!(event, Event::CallFailed { .. }))
+                .count(),
             ended_at_zero: history.frames.last().is_some_and(|frame| frame.wanted == 0) && most_replicas > 0,
             took,
         }
@@ -133,7 +141,11 @@ impl DemoSummary {
                 ),
             ),
             ("Pushes", self.pushes.to_string(), "frames with true on KEDA's stream".into()),
-            ("Peak queue", self.peak_queue.to_string(), "requests that waited at once, gateway included".into()),
+            (
+                "Peak queue",
+                self.peak_queue.to_string(),
+                "requests that waited at once, gateway included".into(),
+            ),
             ("Replicas", format!("0 → {} → 0", self.most_replicas), ended(self.ended_at_zero).into()),
             (
                 "Replica-seconds",

@@ -106,7 +106,10 @@ fn picture(history: &History, frame: &Frame, length: f64) -> String {
         if frame.active { format!("{GREEN}active{PLAIN}") } else { format!("{DIM}inactive{PLAIN}") },
     );
     let _ = writeln!(text, "why         {}", shortened(&frame.why, WIDTH - 12));
-    let _ = writeln!(text, "\n{DIM}  POD          MODEL SERVER            SCALER SAYS   PAGE      WAITING  RUNNING  KV{PLAIN}");
+    let _ = writeln!(
+        text,
+        "\n{DIM}  POD          MODEL SERVER            SCALER SAYS   PAGE      WAITING  RUNNING  KV{PLAIN}"
+    );
     for row in 0..ROWS {
         let _ = writeln!(text, "{}", frame.pods.get(row).map(|pod| pod_row(frame, pod)).unwrap_or_default());
     }
@@ -114,7 +117,12 @@ fn picture(history: &History, frame: &Frame, length: f64) -> String {
     let queue = |frame: &Frame| (frame.held + frame.waiting()) as f64;
     let _ = writeln!(text, "\n  queue    {CYAN}{}{PLAIN} {:.0}", series(queue), queue(frame));
     let serving = |frame: &Frame| frame.serving() as f64;
-    let _ = writeln!(text, "  wanted   {YELLOW}{}{PLAIN} {}", series(|frame| f64::from(frame.wanted)), frame.wanted);
+    let _ = writeln!(
+        text,
+        "  wanted   {YELLOW}{}{PLAIN} {}",
+        series(|frame| f64::from(frame.wanted)),
+        frame.wanted
+    );
     let _ = writeln!(text, "  serving  {GREEN}{}{PLAIN} {:.0}", series(serving), serving(frame));
     text
 }
@@ -139,9 +147,8 @@ fn pod_row(frame: &Frame, pod: &PodFrame) -> String {
         Stage::Terminating => (DIM, "is going".to_owned()),
     };
     let known = frame.phases.iter().find(|(uid, ..)| *uid == pod.uid);
-    let (phase, page) = known.map_or(("-", "-"), |(_, phase, page)| {
-        (phase.as_str(), page.as_deref().unwrap_or("-"))
-    });
+    let (phase, page) =
+        known.map_or(("-", "-"), |(_, phase, page)| (phase.as_str(), page.as_deref().unwrap_or("-")));
     format!(
         "  {:<12} {colour}{state:<23}{PLAIN} {phase:<13} {page:<9} {:>7}  {:>7}  {:>3.0}%",
         pod.name,

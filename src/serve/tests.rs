@@ -108,8 +108,7 @@ impl Rig {
             aggregator.run(inbox, cancel).await;
         });
         let drain = CancellationToken::new();
-        let scaler =
-            Scaler::new(targets, clock, metrics.clone(), Duration::from_millis(900), drain.clone());
+        let scaler = Scaler::new(targets, clock, metrics.clone(), Duration::from_millis(900), drain.clone());
         let (near, far) = tokio::io::duplex(64 * 1024);
         tasks.spawn(async move {
             let incoming = tokio_stream::iter([Ok::<_, std::io::Error>(far)]);
@@ -120,10 +119,8 @@ impl Rig {
         let connector = tower::service_fn(move |_: Uri| {
             std::future::ready(near.take().ok_or_else(|| std::io::Error::other("one connection only")))
         });
-        let channel = ClientEndpoint::from_static("http://duplex")
-            .connect_with_connector(connector)
-            .await
-            .unwrap();
+        let channel =
+            ClientEndpoint::from_static("http://duplex").connect_with_connector(connector).await.unwrap();
         let client = ExternalScalerClient::new(channel);
         Self { pages, clock, fleet, drain, client, metrics, _tasks: tasks }
     }
@@ -189,9 +186,8 @@ async fn demand_at_zero_reaches_keda_within_one_scrape() {
     rig.pages.queued(0);
     rig.discover(0, None).await;
     let mut stream = rig.client.stream_is_active(object(&[])).await.unwrap().into_inner();
-    // Held for its first 30 s, which the stream says once.
-    assert!(stream.message().await.unwrap().unwrap().result);
-    tokio::time::sleep(Duration::from_secs(31)).await;
+    let quiet = timeout(Duration::from_secs(60), stream.message()).await;
+    assert!(quiet.is_err(), "nobody asks, and a start of ours wakes nothing");
     assert!(!rig.is_active().await.unwrap());
 
     let asked = rig.clock.now();
@@ -226,7 +222,7 @@ async fn asleep_for_five_minutes_and_loading_for_five_the_stream_lives_and_no_ca
         }
         seen.lock().unwrap().push((clock.now(), Ok(false)));
     });
-    let mut poll = async |rig: &mut Rig, seconds: u64, expected: f64| {
+    let poll = async |rig: &mut Rig, seconds: u64, expected: f64| {
         for _ in 0..seconds / 15 {
             tokio::time::sleep(Duration::from_secs(15)).await;
             rig.fleet.send(FleetEvent::Alive).await.unwrap();
@@ -236,16 +232,21 @@ async fn asleep_for_five_minutes_and_loading_for_five_the_stream_lives_and_no_ca
     };
     poll(&mut rig, 300, 0.0).await;
     rig.pages.queued(3);
+    tokio::time::sleep(Duration::from_secs(1)).await;
     rig.discover(1, Some(Readiness::NotReady)).await;
     rig.pages.queued(0);
     // The one replica loads: its server hangs. Hold, active, and no error.
     poll(&mut rig, 300, 10.0).await;
     assert!(rig.is_active().await.unwrap());
+    let served = rig.clock.now();
     rig.pages.waiting(POD, 4);
     rig.discover(1, Some(Readiness::Ready)).await;
-    poll(&mut rig, 15, 4.0).await;
-    let frames: Vec<_> = frames.lock().unwrap().iter().map(|(_, frame)| frame.clone().unwrap()).collect();
-    assert!(frames.iter().all(|result| *result), "no false, no error, no end: {frames:?}");
+    poll(&mut rig, 30, 4.0).await;
+    let frames = frames.lock().unwrap();
+    let before: Vec<_> = frames.iter().filter(|(at, _)| *at <= served).collect();
+    assert!(!before.is_empty(), "it was woken");
+    assert!(before.iter().all(|(_, frame)| *frame.as_ref().unwrap()), "no error, no end: {before:?}");
+    assert!(frames.iter().all(|(_, frame)| frame.is_ok()), "and later only a clean end");
 }
 
 #[tokio::test(start_paused = true)]
@@ -291,15 +292,23 @@ async fn codes_tell_apart_what_is_wrong() {
 
     rig.discover(1, Some(Readiness::Ready)).await;
     let cases: [(&[(&str, &str)], Code, &[&str]); 6] = [
-        (&[("threshold", "ten"), ("aggregation", "average")], Code::InvalidArgument, &["threshold", "\"ten\"", "aggregation", "average"]),
+        (
+            &[("threshold", "ten"), ("aggregation", "average")],
+            Code::InvalidArgument,
+            &["threshold", "\"ten\"", "aggregation", "average"],
+        ),
         (&[("inferenceSetName", "")], Code::InvalidArgument, &["inferenceSetName is missing"]),
         (&[("treshold", "5")], Code::InvalidArgument, &["treshold", "threshold"]),
-        (&[("metricName", "vllm:kv_cache_usage_perc"), ("threshold", "80")], Code::InvalidArgument, &["threshold", "80"]),
+        (
+            &[("metricName", "vllm:kv_cache_usage_perc"), ("threshold", "80")],
+            Code::InvalidArgument,
+            &["threshold", "80"],
+        ),
         (&[("inferenceSetName", "nobody")], Code::Internal, &["does not exist"]),
         (&[], Code::Unavailable, &["none of 1 replicas could be read"]),
     ];
     for (extra, code, parts) in cases {
-        let status = rig.value(extra).await.unwrap_err();
+        let status = rig.client.is_active(object(extra)).await.unwrap_err();
         assert_eq!(status.code(), code, "{extra:?}: {status}");
         for part in parts {
             assert!(status.message().contains(part), "{part:?} is not in {}", status.message());
@@ -307,8 +316,17 @@ async fn codes_tell_apart_what_is_wrong() {
     }
     // A page that lacks the metric, and has one that is meant.
     rig.pages.waiting(POD, 3);
-    let status = rig.value(&[("metricName", "vllm:num_request_waiting")]).await.unwrap_err();
-    assert_eq!(status.code(), Code::InvalidArgument, "the request names another metric: it wins");
+    // The scrape that hangs has to run into its timeout first.
+    tokio::time::sleep(Duration::from_secs(15)).await;
+    let misspelt = "vllm:num_request_waiting";
+    let request = GetMetricsRequest {
+        scaled_object_ref: Some(object(&[("metricName", misspelt)])),
+        metric_name: misspelt.into(),
+    };
+    let status = rig.client.get_metrics(request).await.unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+    let hint = "did you mean vllm:num_requests_waiting";
+    assert!(status.message().contains(hint), "{}", status.message());
 }
 
 #[tokio::test(start_paused = true)]
@@ -375,8 +393,7 @@ async fn specs_need_no_fleet_and_are_pushed_as_they_are_answered() {
     rig.discover(1, Some(Readiness::Ready)).await;
     let mut asked = BTreeMap::new();
     for name in ["vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"] {
-        let request =
-            GetMetricsRequest { scaled_object_ref: Some(object(&max)), metric_name: name.into() };
+        let request = GetMetricsRequest { scaled_object_ref: Some(object(&max)), metric_name: name.into() };
         let values = rig.client.get_metrics(request).await.unwrap().into_inner().metric_values;
         asked.insert(name, values[0].metric_value_float);
     }
