@@ -13,7 +13,10 @@ use clap::Parser;
 use keda_kaito_scaler::{
     aggregator::GatewaySettings,
     cli::{CheckTriggerArgs, Cli, Command, DemoArgs, RunArgs, ScanArgs},
-    core::trigger::{Trigger, parse_arguments},
+    core::{
+        scan::scan,
+        trigger::{Trigger, parse_arguments},
+    },
     demo::{self, DemoOptions},
     error_chain,
     run::{self, RunOptions, StartError},

@@ -11,21 +11,25 @@ use keda_kaito_scaler::{
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
-use tonic::{Code, transport::Channel};
+use tonic::{
+    Code,
+    transport::{Channel, Endpoint},
+};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
 /// An InferenceSet of these servers, all Ready.
 fn endpoints_file(folder: &Path, sets: &[(&str, &[SocketAddr])]) -> std::path::PathBuf {
-    let mut text = String::from("inferenceSets:\n");
+    let mut text = String::from("inferenceSets: [");
     for (name, servers) in sets {
         let replicas = servers.len();
-        write!(text, "- {{namespace: team-a, name: {name}, replicas: {replicas}, endpoints: [").unwrap();
+        write!(text, "{{namespace: team-a, name: {name}, replicas: {replicas}, endpoints: [").unwrap();
         for (index, address) in servers.iter().enumerate() {
             write!(text, "{{pod: {name}-{index}-0, address: \"{address}\", phase: Ready}}, ").unwrap();
         }
-        text.push_str("]}\n");
+        text.push_str("]}, ");
     }
+    text.push(']');
     let (draft, path) = (folder.join("draft"), folder.join("endpoints.yaml"));
     fs::write(&draft, text).unwrap();
     fs::rename(&draft, &path).unwrap();
@@ -35,8 +39,12 @@ fn endpoints_file(folder: &Path, sets: &[(&str, &[SocketAddr])]) -> std::path::P
 async fn start(folder: &TempDir, sets: &[(&str, &[SocketAddr])]) -> (Running, ExternalScalerClient<Channel>) {
     let path = endpoints_file(folder.path(), sets);
     let running = run::start(RunOptions::for_file(path)).await.unwrap();
-    let address = format!("http://{}", running.grpc_address());
-    (running, ExternalScalerClient::connect(address).await.unwrap())
+    let channel = connect(running.grpc_address()).await;
+    (running, ExternalScalerClient::new(channel))
+}
+
+async fn connect(address: SocketAddr) -> Channel {
+    Endpoint::from_shared(format!("http://{address}")).unwrap().connect().await.unwrap()
 }
 
 fn object(name: &str, metric: &str) -> ScaledObjectRef {
@@ -209,8 +217,7 @@ async fn unready_comes_first_and_calls_are_served_on_during_the_delay() {
     let path = endpoints_file(folder.path(), &[("demo", &[server.address()])]);
     let options = RunOptions { shutdown_delay: Duration::from_millis(600), ..RunOptions::for_file(path) };
     let running = run::start(options).await.unwrap();
-    let mut client =
-        ExternalScalerClient::connect(format!("http://{}", running.grpc_address())).await.unwrap();
+    let mut client = ExternalScalerClient::new(connect(running.grpc_address()).await);
     let metrics = running.metrics_address();
     let stopping = running.stop();
     tokio::pin!(stopping);
@@ -234,7 +241,7 @@ async fn health_and_reflection_answer() {
     use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let folder = TempDir::new().unwrap();
     let (running, _client) = start(&folder, &[]).await;
-    let mut health = HealthClient::connect(format!("http://{}", running.health_address())).await.unwrap();
+    let mut health = HealthClient::new(connect(running.health_address()).await);
     for service in ["", "liveness", "readiness"] {
         let request = HealthCheckRequest { service: service.into() };
         let answer = until(
@@ -250,8 +257,7 @@ async fn health_and_reflection_answer() {
         ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
         server_reflection_request::MessageRequest,
     };
-    let mut reflection =
-        ServerReflectionClient::connect(format!("http://{}", running.grpc_address())).await.unwrap();
+    let mut reflection = ServerReflectionClient::new(connect(running.grpc_address()).await);
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),

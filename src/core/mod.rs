@@ -20,6 +20,7 @@ pub mod problem;
 pub mod push;
 pub mod sample;
 pub mod scaledobject;
+pub mod scan;
 pub mod snapshot;
 pub mod staleness;
 pub mod time;
