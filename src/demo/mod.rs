@@ -19,6 +19,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use self::summary::DemoSummary;
 use self::{
     history::{Frame, History},
     observe::Observer,
@@ -27,7 +28,6 @@ use self::{
     stage::Stage,
     terminal::Screen,
 };
-pub use self::summary::DemoSummary;
 use crate::{
     clock::Clock,
     run::{self, RunOptions},
@@ -51,14 +51,16 @@ pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
     let clock = Clock::start();
     let stage = Stage::new(scenario, endpoints_file.clone(), clock);
     let gate = stage.set().await?;
-    let engine = run::start(RunOptions::for_file(endpoints_file)).await.context("failed to start the engine")?;
+    let engine =
+        run::start(RunOptions::for_file(endpoints_file)).await.context("failed to start the engine")?;
 
     let (scale, journal, stop) = (Scale::new(0), Journal::default(), CancellationToken::new());
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let playing = stage.clone().play(gate, scale.clone(), stop.clone());
     tasks.spawn(async move { Ok(playing.await?) });
     let object = stage.scenario.scaled_object.clone();
-    let autoscaling = keda::run(object, engine.grpc_address(), scale.clone(), journal.clone(), clock, stop.clone());
+    let autoscaling =
+        keda::run(object, engine.grpc_address(), scale.clone(), journal.clone(), clock, stop.clone());
     tasks.spawn(async move { Ok(autoscaling.await?) });
 
     let observer = Observer::new(engine.metrics_address())?;
@@ -74,10 +76,11 @@ pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
+    let scaler_share = observer.activation_latency().await;
     engine.stop().await;
 
     let history = filmed?;
-    let summary = DemoSummary::of(&stage, &history);
+    let summary = DemoSummary::of(&stage, &history, scaler_share?);
     let source = Source { history: &history, scenario: &stage.scenario };
     report::write(&options.report, source, &summary).await?;
     println!("\n{summary}\n  Report: {}", options.report.display());
@@ -121,7 +124,9 @@ impl Folder {
         loop {
             let path = base.join(format!("keda-kaito-scaler-demo-{}-{attempt}", std::process::id()));
             match std::fs::create_dir(&path) {
-                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => attempt += 1,
+                Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => {
+                    attempt += 1;
+                }
                 made => return made.map(|()| Self(path)),
             }
         }

@@ -65,7 +65,7 @@ impl Scenario {
     #[must_use]
     pub fn whole() -> Self {
         let mut scenario = Self::at_speed(1);
-        scenario.bypass = Some(Bypass { stretch: BURST, every: 8 });
+        scenario.bypass = Some(Bypass { stretch: BURST, every: 4 });
         // An endpoint counts as unknown after 5 s of silence, and for the last 4 of these.
         let second = Duration::from_secs(1);
         scenario.hang = Some(Hang { pod: 1, from: second * 23, until: second * 32 });
@@ -82,11 +82,8 @@ impl Scenario {
     fn at_speed(speed: u32) -> Self {
         let seconds = |seconds: f64| Duration::from_secs_f64(seconds) / speed;
         let rate = |requests_per_second: f64| requests_per_second * f64::from(speed);
-        let stretch = |name, length, from, to| Stretch {
-            name,
-            length: seconds(length),
-            rate: (rate(from), rate(to)),
-        };
+        let stretch =
+            |name, length, from, to| Stretch { name, length: seconds(length), rate: (rate(from), rate(to)) };
         let start_up = |unscheduled, downloading, loading| StartUp {
             unscheduled: seconds(unscheduled),
             downloading: seconds(downloading),
@@ -194,14 +191,15 @@ mod tests {
             assert!(scenario.deadline <= Duration::from_secs(limit));
             assert!(scenario.schedule.length() <= scenario.deadline);
             assert!(scenario.schedule.rate(Duration::ZERO) <= 0.0);
-            let end = scenario.deadline - Duration::from_millis(1);
+            let end = scenario.deadline.mul_f64(0.999);
             assert!(scenario.schedule.rate(end) <= 0.0);
         }
     }
 
     #[test]
     fn intervals_stay_within_what_a_trigger_may_ask_for() {
-        let interval = |scenario: &Scenario| scenario.scaled_object.triggers[0].metadata["scrapeInterval"].clone();
+        let interval =
+            |scenario: &Scenario| scenario.scaled_object.triggers[0].metadata["scrapeInterval"].clone();
         assert_eq!(interval(&Scenario::whole()), "250ms");
         assert_eq!(interval(&Scenario::fast()), "100ms");
     }

@@ -162,7 +162,12 @@ impl Stage {
                 let (listener, address) = bind(Ipv4Addr::new(127, 0, 1, next_host)).await?;
                 next_host = next_host.wrapping_add(1).max(1);
                 let token = stop.child_token();
-                servers.spawn(serve(listener, self.pod(&uid, &model_server), self.pods.clone(), token.clone()));
+                servers.spawn(serve(
+                    listener,
+                    self.pod(&uid, &model_server),
+                    self.pods.clone(),
+                    token.clone(),
+                ));
                 self.world().cluster.bind(&uid, address);
                 guards.insert(uid, token.drop_guard());
             }
@@ -210,10 +215,8 @@ impl Stage {
             world.first_queued.get_or_insert(now);
         }
         world.gateway.dispatch(&mut world.cluster, now);
-        world.cluster.advance(now);
-        for pod in world.cluster.pods_mut() {
-            world.served.extend(pod.replica.take_served());
-        }
+        let served = world.cluster.advance(now);
+        world.served.extend(served);
     }
 }
 

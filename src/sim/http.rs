@@ -164,7 +164,8 @@ mod tests {
             assert_eq!(get("/metrics").await.text().await.unwrap(), "/metrics None");
             assert_eq!(get("/metrics?a=b").await.text().await.unwrap(), "/metrics Some(\"a=b\")");
             assert_eq!(get("/elsewhere").await.status(), 404);
-            let hanging = client.get(format!("http://{address}/hangs")).timeout(Duration::from_millis(20)).send();
+            let hanging =
+                client.get(format!("http://{address}/hangs")).timeout(Duration::from_millis(20)).send();
             assert!(hanging.await.is_err_and(|error| error.is_timeout()));
             stop.cancel();
         };
