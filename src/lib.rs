@@ -29,8 +29,7 @@ pub mod proto {
     tonic::include_proto!("externalscaler");
 
     /// The compiled descriptors, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] =
-        include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.bin"));
+    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.bin"));
 }
 
 /// An error and everything behind it, in one line.

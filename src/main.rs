@@ -14,6 +14,7 @@ use keda_kaito_scaler::{
     aggregator::GatewaySettings,
     cli::{CheckTriggerArgs, Cli, Command, DemoArgs, RunArgs, ScanArgs},
     core::{
+        scan::scan,
         trigger::{Trigger, parse_arguments},
     },
     demo::{self, DemoOptions},

@@ -210,9 +210,14 @@ impl Collector for TargetCollector {
                 }
             }};
         }
-        each!("target_value", "The value that KEDA gets; none while it is unknown", None, |snapshot, index| {
-            snapshot.values.get(index).and_then(|value| value.as_ref().ok()).map(|value| value.value)
-        });
+        each!(
+            "target_value",
+            "The value that KEDA gets; none while it is unknown",
+            None,
+            |snapshot, index| {
+                snapshot.values.get(index).and_then(|value| value.as_ref().ok()).map(|value| value.value)
+            }
+        );
         each!("target_unknown", "1 while KEDA gets an error instead of a value", None, |snapshot, index| {
             snapshot.values.get(index).map(|value| f64::from(u8::from(value.is_err())))
         });
@@ -228,4 +233,3 @@ impl Collector for TargetCollector {
         Ok(())
     }
 }
-

@@ -145,8 +145,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     };
 
     let drain = CancellationToken::new();
-    let scaler =
-        Scaler::new(targets.clone(), clock, metrics.clone(), options.first_round, drain.clone());
+    let scaler = Scaler::new(targets.clone(), clock, metrics.clone(), options.first_round, drain.clone());
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -196,7 +195,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
 }
 
 fn listener(socket: TcpListener, service: tonic::service::Routes) -> Listener<tonic::service::Routes> {
-    Listener { socket, security: Security::Plaintext, service, observer: Arc::new(()), limits: Limits::default() }
+    Listener {
+        socket,
+        security: Security::Plaintext,
+        service,
+        observer: Arc::new(()),
+        limits: Limits::default(),
+    }
 }
 
 async fn bind(what: &'static str, address: IpAddr, port: u16) -> Result<TcpListener, StartError> {

@@ -206,8 +206,7 @@ impl Targets {
     /// Forgets the targets that are no longer in use and gives them back.
     pub fn expire(&self, now: Moment) -> Vec<Arc<Target>> {
         let map = self.map.pin();
-        let unused: Vec<_> =
-            map.values().filter(|target| !target.in_use(now)).map(Arc::clone).collect();
+        let unused: Vec<_> = map.values().filter(|target| !target.in_use(now)).map(Arc::clone).collect();
         for target in &unused {
             map.remove(&target.key);
         }

@@ -4,8 +4,22 @@ use std::{fs, path::Path};
 
 /// What the core may not name: IO, clocks, async, and the crates of the edges.
 const FORBIDDEN: [&str; 16] = [
-    "tokio", "tonic", "kube::", "kube_", "k8s_openapi", "reqwest", "hyper", "axum", "std::net::Tcp",
-    "std::net::Udp", "std::fs", "std::io", "std::env", "Instant", "SystemTime", "async fn",
+    "tokio",
+    "tonic",
+    "kube::",
+    "kube_",
+    "k8s_openapi",
+    "reqwest",
+    "hyper",
+    "axum",
+    "std::net::Tcp",
+    "std::net::Udp",
+    "std::fs",
+    "std::io",
+    "std::env",
+    "Instant",
+    "SystemTime",
+    "async fn",
 ];
 
 #[test]

@@ -71,7 +71,8 @@ impl<S> Aggregator<S> {
             why.push_str("; the gateway can't be read: ");
             why.push_str(error);
         }
-        let eta = group.pods().iter().filter_map(crate::core::pod::Pod::download_remaining).fold(0.0, f64::max);
+        let eta =
+            group.pods().iter().filter_map(crate::core::pod::Pod::download_remaining).fold(0.0, f64::max);
         if eta > 0.0 {
             why.push_str(&format!("; the model is downloaded in {eta} s"));
         }

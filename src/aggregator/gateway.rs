@@ -3,11 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use crate::core::{
-    gateway::GatewaySample,
-    pod::REJECTION_SPAN,
-    sample::Histogram,
-    staleness::staleness_limit,
-    time::Moment,
+    gateway::GatewaySample, pod::REJECTION_SPAN, sample::Histogram, staleness::staleness_limit, time::Moment,
     window::Window,
 };
 

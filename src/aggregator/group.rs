@@ -245,8 +245,7 @@ impl Group {
     /// their way since there have been too few, or since more were wanted.
     fn note_shortfall(&mut self, set: Option<&InferenceSet>, now: Moment) {
         let wanted = set.map_or(0, |set| set.replicas);
-        let living =
-            self.pods.iter().filter(|pod| pod.endpoint.readiness != Readiness::Terminating).count();
+        let living = self.pods.iter().filter(|pod| pod.endpoint.readiness != Readiness::Terminating).count();
         let short = usize::try_from(wanted).unwrap_or(usize::MAX) > living;
         let more_wanted = self.set.as_ref().is_some_and(|before| before.replicas < wanted);
         self.short_since = match self.short_since {
@@ -314,7 +313,9 @@ impl Group {
             heard,
             last_error: self.last_error.as_ref(),
         };
-        let tried = self.pods.iter().all(Pod::was_tried) && gateway.was_tried();
+        // With replicas the gateway adds little to what is known, and may be slow.
+        let asleep = set.replicas == 0;
+        let tried = self.pods.iter().all(Pod::was_tried) && (!asleep || gateway.was_tried());
         for member in &mut self.members {
             let trigger = &member.target.trigger;
             let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);

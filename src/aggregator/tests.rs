@@ -81,8 +81,7 @@ impl Rig {
             gateways: gateway_inbox,
         };
         let cancel = CancellationToken::new();
-        let running =
-            tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
+        let running = tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
         Self { clock, targets, asked, commands, fleet, reports, gateways, metrics, cancel, running }
     }
 
@@ -354,7 +353,7 @@ async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
     assert_eq!(plan.interval, Duration::from_secs(2), "awake: seldom");
     assert!(!follow.borrow_and_update().unanswered);
     rig.gateway_says(0.0).await;
-    tokio::time::sleep(Duration::from_secs(120)).await;
+    tokio::time::sleep(Duration::from_secs(80)).await;
     rig.settle().await;
     assert_eq!(target.snapshot().activity, Activity::Active(Cause::InFlight));
     assert_eq!(value(&target), Ok(10.0), "hold");

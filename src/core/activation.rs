@@ -152,7 +152,7 @@ mod tests {
         // (second, demand, activity, edges so far)
         let day = [
             (1, known(0.0, 2), Active(Held), 0), // just started: held
-            (2, known(0.0, 0), Inactive, 0), // but where nothing runs, nothing is held
+            (2, known(0.0, 0), Inactive, 0),     // but where nothing runs, nothing is held
             (31, known(0.0, 2), Inactive, 0),
             (40, known(5.0, 0), Inactive, 0), // at the threshold is not above it
             (41, known(6.0, 0), Active(ByDemand), 1),

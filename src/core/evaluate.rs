@@ -129,11 +129,8 @@ impl<'a> Population<'a> {
     }
 
     fn demand(&self, observed: &Observed<'_>) -> Demand {
-        let mut demand = Demand {
-            in_flight: self.census.in_flight,
-            replicas: self.census.replicas,
-            ..Demand::default()
-        };
+        let mut demand =
+            Demand { in_flight: self.census.in_flight, replicas: self.census.replicas, ..Demand::default() };
         for (view, pod) in &self.pods {
             match (view, pod.latest()) {
                 (View::Known(()), Some((_, sample))) => {
@@ -372,13 +369,13 @@ impl Metrics<'_> {
         }
         let value = match quantile {
             None => increase.sum / increase.count,
-            Some(quantile) => histogram_quantile(quantile, &increase).ok_or_else(|| {
-                Unavailable::WrongKind {
+            Some(quantile) => {
+                histogram_quantile(quantile, &increase).ok_or_else(|| Unavailable::WrongKind {
                     metric: metric.clone(),
                     found: "a histogram without buckets",
                     needed: "buckets for a quantile",
-                }
-            })?,
+                })?
+            }
         };
         Ok(Value { value: value.max(0.0), basis: Basis::Window { covered, warming_up } })
     }

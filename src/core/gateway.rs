@@ -3,8 +3,7 @@
 use super::exposition::{Selector, select};
 
 /// Requests that its flow control holds, by the name it has had since the rename, and before.
-const QUEUE: [&str; 2] =
-    ["llm_d_epp_flow_control_queue_size", "inference_extension_flow_control_queue_size"];
+const QUEUE: [&str; 2] = ["llm_d_epp_flow_control_queue_size", "inference_extension_flow_control_queue_size"];
 /// Requests that it refused; with flow control off, the only thing that moves without
 /// replicas.
 const ERRORS: &str = "llm_d_epp_request_error_total";

@@ -3,7 +3,9 @@
 
 pub mod activation;
 pub mod aggregate;
+pub mod annotations;
 pub mod cadence;
+pub mod check;
 pub mod evaluate;
 pub mod exposition;
 pub mod fields;
@@ -17,6 +19,8 @@ pub mod policy;
 pub mod problem;
 pub mod push;
 pub mod sample;
+pub mod scaledobject;
+pub mod scan;
 pub mod snapshot;
 pub mod staleness;
 pub mod time;

@@ -39,6 +39,9 @@ impl fmt::Display for PodUid {
 pub struct MetricName(Arc<str>);
 
 impl MetricName {
+    /// What [`Self::parse`] takes, in words.
+    pub const ALLOWED: &str = "a metric name: letters, digits, _ and :, not starting with a digit";
+
     /// # Errors
     /// Where `name` is not a metric name: empty, or with a character other than letters,
     /// digits, `_` and `:`, or starting with a digit.

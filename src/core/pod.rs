@@ -139,7 +139,11 @@ impl Pod {
         }
         match &self.latest {
             Some((at, sample)) if now.saturating_since(*at) < staleness => {
-                if sample.awake == Some(false) { Phase::Sleeping } else { Phase::Serving }
+                if sample.awake == Some(false) {
+                    Phase::Sleeping
+                } else {
+                    Phase::Serving
+                }
             }
             None if self.endpoint.readiness == Readiness::NotReady => Phase::Loading,
             _ => Phase::Stale,

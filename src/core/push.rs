@@ -82,7 +82,8 @@ impl Pusher {
     pub fn poll(&mut self, now: Moment, state: &PushState) -> PushStep {
         let opened = self.episode.is_none();
         let before = self.episode.map_or(*state, |(before, _)| before);
-        let edge = before.edge != state.edge;
+        // Counted as well: a slow reader may skip the inactive state between two edges.
+        let edge = before.edge != state.edge || (state.active && !before.active);
         // Demand that meets no replica is news, also within a hold time (which has no edge).
         let unmet = state.unanswered && (!before.unanswered || before.replicas != state.replicas);
         if opened || edge || unmet || before.active != state.active {

@@ -38,14 +38,21 @@ pub enum Basis {
     /// No replica is wanted: a known zero.
     NoReplicas,
     /// A total over the replicas; `known` is their sum before unknown ones were filled in.
-    Total { known: f64 },
+    Total {
+        known: f64,
+    },
     /// As `Total`, but not more than the target for each replica while some are on their way.
-    Capped { known: f64 },
+    Capped {
+        known: f64,
+    },
     /// Over the replicas that serve.
     Mean,
     Max,
     /// Over the window's increase; `covered` is how much of it there is.
-    Window { covered: Duration, warming_up: bool },
+    Window {
+        covered: Duration,
+        warming_up: bool,
+    },
     /// No request ended in the window and none is there.
     IdleWindow,
     /// Every replica is on its way: hold.
@@ -53,7 +60,9 @@ pub enum Basis {
     /// No replica has ever served within its deadline: all count as absent.
     AllAbsent,
     /// Replicas ready (or past their deadline) against replicas wanted.
-    Gate { ready: u32 },
+    Gate {
+        ready: u32,
+    },
     /// Several metrics said: more, fewer, or hold.
     Policy(Direction),
 }

@@ -152,9 +152,7 @@ impl SetEntry {
         };
         InferenceSet {
             replicas: self.replicas,
-            ready_replicas: self
-                .ready_replicas
-                .unwrap_or_else(|| u32::try_from(ready).unwrap_or(u32::MAX)),
+            ready_replicas: self.ready_replicas.unwrap_or_else(|| u32::try_from(ready).unwrap_or(u32::MAX)),
             endpoints: self.endpoints.into_iter().map(endpoint).collect(),
             gateway: self.gateway.map(|gateway| Gateway { address: gateway.address }),
             key,
@@ -239,9 +237,7 @@ impl Changes {
         });
         let mut watcher = watcher.map_err(failed)?;
         let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        watcher
-            .watch(directory.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive)
-            .map_err(failed)?;
+        watcher.watch(directory.unwrap_or(Path::new(".")), RecursiveMode::NonRecursive).map_err(failed)?;
         Ok(Self { _watcher: watcher, notices })
     }
 

@@ -24,7 +24,12 @@ pub use self::{
     scrapers::Scrapers,
 };
 use crate::core::{
-    names::{InferenceSetKey, PodUid}, page_choice::PageKind, sample::PodSample, time::Moment, trigger::PageSource, vllm::Wanted,
+    names::{InferenceSetKey, PodUid},
+    page_choice::PageKind,
+    sample::PodSample,
+    time::Moment,
+    trigger::PageSource,
+    vllm::Wanted,
 };
 
 /// What is scraped: one page of one pod.

@@ -19,8 +19,7 @@ pub fn service() -> (HealthReporter, Routes) {
 pub async fn report(reporter: HealthReporter, mut readiness: Readiness) {
     reporter.set_service_status("liveness", ServingStatus::Serving).await;
     loop {
-        let status =
-            if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
+        let status = if readiness.is_ready() { ServingStatus::Serving } else { ServingStatus::NotServing };
         for service in ["", "readiness"] {
             reporter.set_service_status(service, status).await;
         }

@@ -7,3 +7,6 @@ pub mod listener;
 mod rpc;
 pub mod scaler;
 mod stream;
+
+#[cfg(test)]
+mod tests;

@@ -137,8 +137,7 @@ impl ExternalScaler for Scaler {
     ) -> Answer<Self::StreamIsActiveStream> {
         let mut rpc = Rpc::stream(&self.metrics, "/externalscaler.ExternalScaler/StreamIsActive");
         let target = self.target(request.get_ref(), "").inspect_err(|status| rpc.ends_with(status.code()))?;
-        let stream =
-            ActivityStream::open(target, self.drain.clone(), self.clock, self.metrics.clone(), rpc);
+        let stream = ActivityStream::open(target, self.drain.clone(), self.clock, self.metrics.clone(), rpc);
         Ok(Response::new(stream.frames().boxed()))
     }
 
@@ -188,9 +187,11 @@ fn status(why: Unavailable) -> Status {
 
 /// Why the activity is unknown: what the values say, or that demand can't be read.
 fn unknown_activity(snapshot: &Snapshot) -> Unavailable {
-    snapshot.values.iter().find_map(|value| value.as_ref().err().cloned()).unwrap_or(
-        Unavailable::NoneKnown { replicas: snapshot.replicas.unwrap_or(0), last_error: None },
-    )
+    snapshot
+        .values
+        .iter()
+        .find_map(|value| value.as_ref().err().cloned())
+        .unwrap_or(Unavailable::NoneKnown { replicas: snapshot.replicas.unwrap_or(0), last_error: None })
 }
 
 /// The integer beside a float; saturating, as `as` does.

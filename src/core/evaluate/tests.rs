@@ -166,7 +166,8 @@ fn nothing_fails_at_zero_replicas() {
     use Is::{Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
     let kinds =
         [Waiting(3.0), Running(1.0), Lacking, Stale, Unread, Loading(60), Loading(901), Pending, Draining];
-    let policy = r#"[{"name":"vllm:num_requests_waiting","type":"gauge","upthreshold":10,"downthreshold":1}]"#;
+    let policy =
+        r#"[{"name":"vllm:num_requests_waiting","type":"gauge","upthreshold":10,"downthreshold":1}]"#;
     let rules: [&[(&str, &str)]; 8] = [
         &[],
         &[("aggregation", "service-avg")],
@@ -188,10 +189,7 @@ fn nothing_fails_at_zero_replicas() {
         for first in kinds {
             for second in kinds {
                 let pods = [pod(0, first), pod(1, second)];
-                let observed = Observed {
-                    heard: NOW - Duration::from_secs(1_000),
-                    ..observed(&set, &pods)
-                };
+                let observed = Observed { heard: NOW - Duration::from_secs(1_000), ..observed(&set, &pods) };
                 let snapshot = decide(&trigger(rule), &observed);
                 assert!(snapshot.values.iter().all(Result::is_ok), "{rule:?}: {snapshot:?}");
                 assert_ne!(snapshot.activity, Activity::Unknown);

@@ -51,7 +51,6 @@ const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_4
 pub(super) const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
 pub(super) const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
 
-const A_METRIC_NAME: &str = "a metric name: letters, digits, _ and :, not starting with a digit";
 pub(super) const A_QUANTILE: &str = "a number above 0 and at most 1, such as 0.95";
 
 impl Trigger {
@@ -86,11 +85,7 @@ fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Tr
         fields::number(text).filter(|&threshold| threshold >= 0.0)
     });
     let activation_hold = fields.duration("activationHold", WAIT);
-    let wake_source = fields.read(
-        "wakeSource",
-        "SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port",
-        wake_source,
-    );
+    let wake_source = fields.read("wakeSource", WakeSource::ALLOWED, WakeSource::parse);
     Some(Trigger {
         inference_set: InferenceSetKey::new(namespace?, name?),
         page,
@@ -152,10 +147,16 @@ fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&port| port > 0)
 }
 
-fn wake_source(text: &str) -> Option<WakeSource> {
-    let (service, port_text) = text.split_once(':')?;
-    let port = port(port_text)?;
-    is_label(service).then(|| WakeSource { service: service.to_owned(), port })
+impl WakeSource {
+    pub const ALLOWED: &str = "SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port";
+
+    /// Reads `SERVICE:PORT`; `None` where `text` is something else.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let (service, port_text) = text.split_once(':')?;
+        let port = port(port_text)?;
+        is_label(service).then(|| Self { service: service.to_owned(), port })
+    }
 }
 
 /// The values that the key `aggregation` takes.
@@ -226,11 +227,11 @@ fn note_misplaced(fields: &mut Fields<'_>, word: Word) {
 fn metric_name(fields: &mut Fields<'_>, requested: Option<&str>) -> Option<MetricName> {
     let Some(requested) = requested else {
         fields.required("metricName", "the name of a metric, such as vllm:num_requests_waiting")?;
-        return fields.read("metricName", A_METRIC_NAME, |text| MetricName::parse(text).ok());
+        return fields.read("metricName", MetricName::ALLOWED, |text| MetricName::parse(text).ok());
     };
     let name = MetricName::parse(requested).ok();
     if name.is_none() {
-        fields.note(Problem::invalid("the requested metricName", requested, A_METRIC_NAME));
+        fields.note(Problem::invalid("the requested metricName", requested, MetricName::ALLOWED));
     }
     name
 }

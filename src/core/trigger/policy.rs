@@ -90,7 +90,7 @@ fn metric(entry: &Value, place: &str, combine: Combine) -> Result<PolicyMetric, 
 
 fn read(fields: &mut Fields<'_>, combine: Combine) -> Option<PolicyMetric> {
     fields.required("name", "the name of a metric, such as vllm:num_requests_waiting");
-    let name = fields.read("name", "a metric name", |text| MetricName::parse(text).ok());
+    let name = fields.read("name", MetricName::ALLOWED, |text| MetricName::parse(text).ok());
     fields.word("source", &[("modelpod", ())]);
     let kind = kind(fields);
     let up = threshold(fields, "upthreshold", name.as_ref());
@@ -159,7 +159,8 @@ fn is_ratio(metric: &MetricName) -> bool {
 
 /// A threshold that takes a share for a percentage: such a trigger would never fire, in
 /// silence.
-pub(super) fn percent(metric: &MetricName, threshold: f64, key: &str) -> Option<Problem> {
+#[must_use]
+pub fn percent(metric: &MetricName, threshold: f64, key: &str) -> Option<Problem> {
     (is_ratio(metric) && threshold > 1.0).then(|| {
         let allowed = format!("at most 1: {metric} goes from 0 to 1, so that 80% is 0.8");
         Problem::invalid(key, threshold.to_string(), allowed)
@@ -173,8 +174,8 @@ pub fn to_json(metrics: &[PolicyMetric]) -> String {
         let mut entry = serde_json::json!({
             "name": metric.name.as_str(),
             "type": "gauge",
-            "upthreshold": metric.up_threshold,
-            "downthreshold": metric.down_threshold,
+            "upthreshold": as_written(metric.up_threshold),
+            "downthreshold": as_written(metric.down_threshold),
         });
         if let PolicyKind::Histogram { window, quantile } = metric.kind {
             entry["type"] = "histogram".into();
@@ -186,6 +187,14 @@ pub fn to_json(metrics: &[PolicyMetric]) -> String {
         entry
     });
     Value::Array(entries.collect()).to_string()
+}
+
+/// Whole numbers without a fraction, as people write them.
+fn as_written(number: f64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "compared with the original")]
+    let whole = number as i64;
+    #[expect(clippy::float_cmp, reason = "exactly whole or not")]
+    if whole as f64 == number { whole.into() } else { number.into() }
 }
 
 /// Whole seconds as the number that the old scaler wrote.

@@ -12,7 +12,9 @@ mod tests;
 mod wanted;
 
 pub use self::{
-    families::{adds_up, Concept, Engine, Family, Merge, Unit, aliases, family, known_families, same_concept, unit},
+    families::{
+        Concept, Engine, Family, Merge, Unit, adds_up, aliases, family, known_families, same_concept, unit,
+    },
     read::{PageRead, read_page},
     wanted::Wanted,
 };

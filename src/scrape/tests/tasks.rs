@@ -45,10 +45,12 @@ struct Request {
     kind: PageKind,
 }
 
+type Script = Box<dyn FnMut(&Request) -> Reply + Send>;
+
 /// Answers from a script instead of a socket, and writes down what it was asked.
 #[derive(Clone)]
 struct Scripted {
-    script: Arc<Mutex<Box<dyn FnMut(&Request) -> Reply + Send>>>,
+    script: Arc<Mutex<Script>>,
     requests: Arc<Mutex<Vec<Request>>>,
 }
 

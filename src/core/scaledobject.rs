@@ -1,0 +1,41 @@
+//! The ScaledObject that is made for an InferenceSet: how it looks ([`build`]) and how to get
+//! there from what is in the cluster ([`plan()`]).
+
+mod build;
+mod drift;
+mod managed_fields;
+mod plan;
+
+#[cfg(test)]
+mod tests;
+
+pub use build::build;
+pub use plan::{Action, Claim, Plan, Rival, Target, hpa_rival, plan};
+
+use super::names::InferenceSetKey;
+
+/// The field manager under which we apply. The replaced scaler wrote under the same name, but
+/// by Update.
+pub const FIELD_MANAGER: &str = "keda-kaito-scaler";
+
+/// The annotation by which both scalers mark what they made, and its value.
+pub const MANAGED_BY: (&str, &str) = ("scaledobject.kaito.sh/managed-by", "keda-kaito-scaler");
+
+/// The name of our trigger in the list of triggers.
+pub const TRIGGER_NAME: &str = "keda-kaito-scaler";
+
+/// The ClusterTriggerAuthentication that our triggers, and the replaced scaler's, name.
+pub const TRIGGER_AUTHENTICATION: &str = "keda-kaito-scaler-creds";
+
+pub const API_VERSION: &str = "keda.sh/v1alpha1";
+pub const KIND: &str = "ScaledObject";
+
+/// The InferenceSet that a ScaledObject is for and belongs to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Owner {
+    pub key: InferenceSetKey,
+    pub uid: String,
+    /// Group and version under which the API server serves InferenceSets, `kaito.sh/v1beta1`
+    /// where it does.
+    pub api_version: String,
+}

@@ -1,0 +1,117 @@
+//! The command line, as a user meets it.
+
+use std::{
+    fs,
+    io::Write,
+    process::{Command, Output, Stdio},
+};
+
+fn scaler(arguments: &[&str]) -> Output {
+    Command::new(env!("CARGO_BIN_EXE_keda-kaito-scaler")).args(arguments).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8(bytes.to_vec()).unwrap()
+}
+
+#[test]
+fn run_refuses_what_it_cannot_serve() {
+    let folder = tempfile::tempdir().unwrap();
+    let good = folder.path().join("good.yaml");
+    fs::write(&good, "inferenceSets: []").unwrap();
+    let good = good.to_str().unwrap();
+    let broken = folder.path().join("broken.yaml");
+    fs::write(&broken, "inferenceSets:\n  - namespace: a\n    name: b\n    replicas: many\n").unwrap();
+    let broken = broken.to_str().unwrap();
+    let cases: [(&[&str], &[&str]); 6] = [
+        (&["run", "--endpoints-file", good], &["--insecure-grpc"]),
+        (
+            &["run", "--endpoints-file", good, "--insecure-grpc", "--bind-address", "0.0.0.0"],
+            &["loopback", "0.0.0.0"],
+        ),
+        (
+            &["run", "--endpoints-file", "/nowhere.yaml", "--insecure-grpc"],
+            &["/nowhere.yaml", "No such file"],
+        ),
+        (&["run", "--endpoints-file", broken, "--insecure-grpc"], &["broken.yaml", "line 4", "many"]),
+        (&["run", "--endpoints-file", good, "--grpc-port", "http"], &["--grpc-port", "http"]),
+        (&["run", "--endpoints-file", good, "--shutdown-delay", "soon"], &["--shutdown-delay", "soon"]),
+    ];
+    for (arguments, parts) in cases {
+        let output = scaler(arguments);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{arguments:?}: {errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{part:?} is not in: {errors}");
+        }
+    }
+}
+
+#[test]
+fn scan_summarises_a_real_page() {
+    let output = scaler(&[
+        "scan",
+        "--metric",
+        "vllm:num_requests_waiting",
+        "--metric",
+        "vllm:time_to_first_token_seconds",
+        "--metric",
+        "no:such_family",
+        "tests/data/loaded.txt",
+    ]);
+    assert_eq!(output.status.code(), Some(0));
+    let lines: Vec<serde_json::Value> =
+        text(&output.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let [waiting, ttft] = &lines[..] else { panic!("{lines:?}") };
+    assert_eq!(
+        *waiting,
+        serde_json::json!({"metric": "vllm:num_requests_waiting", "type": "gauge", "series": 1, "value": 11.0})
+    );
+    assert_eq!(
+        (&ttft["type"], &ttft["count"], &ttft["series"]),
+        (&"histogram".into(), &18.0.into(), &1.into())
+    );
+    assert_eq!(ttft["buckets"][5], serde_json::json!(["0.06", 1.0]));
+}
+
+#[test]
+fn scan_reads_standard_input_counts_bad_lines_and_names_an_unreadable_file() {
+    let mut child = Command::new(env!("CARGO_BIN_EXE_keda-kaito-scaler"))
+        .arg("scan")
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(b"a 1\nb{ 2\nc 3\n").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(text(&output.stdout).lines().count(), 2);
+    assert!(text(&output.stderr).starts_with("1 line"), "{}", text(&output.stderr));
+
+    let output = scaler(&["scan", "/nowhere.txt"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(text(&output.stderr).contains("/nowhere.txt"));
+}
+
+#[test]
+fn check_trigger_says_what_metadata_means_or_all_that_is_wrong() {
+    let good =
+        ["inferenceSetName=demo", "inferenceSetNamespace=team-a", "metricName=vllm:num_requests_waiting"];
+    let output = scaler(&[&["check-trigger"], &good[..], &["threshold=10"]].concat());
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(text(&output.stdout).contains("vllm:num_requests_waiting"));
+
+    let output = scaler(&[&["check-trigger"], &good[..], &["threshold=ten", "agregation=max"]].concat());
+    assert_eq!(output.status.code(), Some(1));
+    let errors = text(&output.stderr);
+    for part in ["threshold", "\"ten\"", "agregation", "did you mean aggregation"] {
+        assert!(errors.contains(part), "{part:?} is not in: {errors}");
+    }
+}
+
+#[test]
+fn version_names_the_release_and_the_commit() {
+    let output = scaler(&["--version"]);
+    let version = text(&output.stdout);
+    assert!(version.contains(env!("CARGO_PKG_VERSION")) && version.contains('('), "{version}");
+}
