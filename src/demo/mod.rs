@@ -76,10 +76,11 @@ pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
     while let Some(ended) = tasks.join_next().await {
         ended??;
     }
+    let scaler_share = observer.activation_latency().await;
     engine.stop().await;
 
     let history = filmed?;
-    let summary = DemoSummary::of(&stage, &history);
+    let summary = DemoSummary::of(&stage, &history, scaler_share?);
     let source = Source { history: &history, scenario: &stage.scenario };
     report::write(&options.report, source, &summary).await?;
     println!("\n{summary}\n  Report: {}", options.report.display());
@@ -124,7 +125,7 @@ impl Folder {
             let path = base.join(format!("keda-kaito-scaler-demo-{}-{attempt}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 made => return made.map(|()| Self(path)),
             }
