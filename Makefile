@@ -28,7 +28,7 @@ lint: ## Formatting and clippy, warnings as errors.
 
 .PHONY: deny
 deny: ## Licences, bans and sources of dependencies; advisories are reported.
-	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny --version 0.19.0
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny --version 0.20.2
 	$(CARGO) deny --log-level error check bans licenses sources
 	-$(CARGO) deny check advisories
 
