@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod core;
+pub mod pki;
 pub mod serve;
 
 /// KEDA's protocol, generated from `proto/externalscaler.proto`.
