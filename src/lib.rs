@@ -2,6 +2,9 @@
 
 pub mod clock;
 pub mod core;
+#[cfg(test)]
+mod fake_api;
+pub mod lease;
 pub mod pki;
 pub mod serve;
 

@@ -4,6 +4,7 @@
 pub mod cert;
 pub mod exposition;
 pub mod fleet;
+pub mod lease;
 pub mod names;
 pub mod sample;
 pub mod time;
