@@ -9,6 +9,7 @@ pub mod clock;
 pub mod core;
 pub mod demo;
 pub mod discovery;
+#[cfg(test)]
 mod fake_api;
 pub mod lease;
 pub mod metrics;
