@@ -19,7 +19,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// Verbosity: 0 to 3 transitions, 4 and 5 also each decision and scrape, 6 everything.
-    /// RUST_LOG wins where it is set.
+    /// `RUST_LOG` wins where it is set.
     #[arg(long, short = 'v', global = true, env = "KEDA_KAITO_SCALER_V", default_value_t = 2)]
     pub v: u8,
     #[arg(long, global = true, env = "KEDA_KAITO_SCALER_LOG_FORMAT", value_enum, default_value_t)]

@@ -31,7 +31,8 @@ const BAD_INPUT: u8 = 2;
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let default_level = match cli.command {
-        Command::Demo(_) => "warn",
+        // Its live table owns the terminal.
+        Command::Demo(_) => "off",
         _ => telemetry::level(cli.logs.v),
     };
     telemetry::start(default_level, cli.logs.log_format);

@@ -1,5 +1,7 @@
 //! The command line, as a user meets it.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{
     fs,
     io::Write,

@@ -251,13 +251,10 @@ impl<S: Scraper> Aggregator<S> {
 
     fn count(&self, report: &ScrapeReport) {
         use crate::metrics::{PageLabels, ScrapeLabels};
-        match &report.outcome {
-            Ok(scraped) => {
-                let page = PageLabels { page: scraped.page.as_str() };
-                self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
-                self.metrics.lines_rejected.inc_by(scraped.rejected as u64);
-            }
-            Err(_) => {}
+        if let Ok(scraped) = &report.outcome {
+            let page = PageLabels { page: scraped.page.as_str() };
+            self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
+            self.metrics.lines_rejected.inc_by(scraped.rejected as u64);
         }
         let outcome = report.outcome_label().as_str();
         self.metrics.scrapes.get_or_create(&ScrapeLabels { outcome }).inc();

@@ -2,7 +2,7 @@
 //! changes; a broken one keeps what the last good one said.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -116,16 +116,16 @@ impl EndpointsFile {
 
 fn parse(text: &str) -> Result<Document, String> {
     let document: Document = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for set in &document.inference_sets {
         let key = (set.namespace.as_str(), set.name.as_str());
-        if seen.insert(key, ()).is_some() {
+        if !seen.insert(key) {
             return Err(format!("inferenceSet {}/{} is listed twice", key.0, key.1));
         }
-        let mut uids = HashMap::new();
+        let mut uids = HashSet::new();
         for endpoint in &set.endpoints {
             let uid = endpoint.uid.as_ref().unwrap_or(&endpoint.pod);
-            if uids.insert(uid, ()).is_some() {
+            if !uids.insert(uid) {
                 return Err(format!("inferenceSet {}/{} has the endpoint {uid} twice", key.0, key.1));
             }
         }
@@ -217,7 +217,7 @@ pub async fn watch(
 const ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Tells of changes in a file's directory: an atomic rename, or a changed symbolic link as
-/// with a mounted ConfigMap, never touches the file itself.
+/// with a mounted `ConfigMap`, never touches the file itself.
 struct Changes {
     _watcher: notify::RecommendedWatcher,
     notices: mpsc::Receiver<()>,

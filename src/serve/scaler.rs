@@ -70,7 +70,7 @@ impl Scaler {
         let result = match snapshot.activity {
             Activity::Active(_) => true,
             Activity::Inactive => false,
-            Activity::Unknown => return Err(status(unknown_activity(&snapshot))),
+            Activity::Unknown => return Err(status(&unknown_activity(&snapshot))),
         };
         Ok(Response::new(IsActiveResponse { result }))
     }
@@ -88,7 +88,7 @@ impl Scaler {
             if !asked(&spec.name) {
                 continue;
             }
-            let value = value.as_ref().map_err(|why| status(why.clone()))?.value;
+            let value = value.as_ref().map_err(status)?.value;
             metric_values.push(MetricValue {
                 metric_name: spec.name.clone(),
                 metric_value: integer(value),
@@ -178,7 +178,7 @@ fn is_policy(object: &ScaledObjectRef) -> bool {
 }
 
 /// The code by which KEDA and people tell apart what is wrong.
-fn status(why: Unavailable) -> Status {
+fn status(why: &Unavailable) -> Status {
     match why {
         Unavailable::NoInferenceSet => Status::internal(why.to_string()),
         _ => Status::unavailable(why.to_string()),
