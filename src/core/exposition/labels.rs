@@ -20,14 +20,13 @@ pub struct LabelIter<'p> {
 /// One label of a sample.
 #[derive(Clone, Copy, Debug)]
 pub struct Label<'p> {
-    /// Without quotes; escapes as printed.
-    pub name: &'p str,
-    pub value: LabelValue<'p>,
+    pub name: LabelText<'p>,
+    pub value: LabelText<'p>,
 }
 
-/// A label's value as the page prints it, without the quotes.
+/// A label's name or value as the page prints it, without quotes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LabelValue<'p> {
+pub struct LabelText<'p> {
     raw: &'p [u8],
 }
 
@@ -41,10 +40,10 @@ impl<'p> Labels<'p> {
         LabelIter { rest: self.inside }
     }
 
-    /// The value of the first label called `name`.
+    /// The value of the first label that is printed as `name`.
     #[must_use]
-    pub fn get(self, name: &str) -> Option<LabelValue<'p>> {
-        self.iter().find_map(|label| (label.name == name).then_some(label.value))
+    pub fn get(self, name: &str) -> Option<LabelText<'p>> {
+        self.iter().find_map(|label| (label.name.raw == name.as_bytes()).then_some(label.value))
     }
 }
 
@@ -61,13 +60,16 @@ impl<'p> Iterator for LabelIter<'p> {
     type Item = Label<'p>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        grammar::next_label(&mut self.rest)
+        let (rest, label) = grammar::label(self.rest).ok()?;
+        self.rest = rest;
+        Some(label)
     }
 }
 
 impl FusedIterator for LabelIter<'_> {}
 
-impl<'p> LabelValue<'p> {
+impl<'p> LabelText<'p> {
+    #[inline]
     pub(super) fn new(raw: &'p [u8]) -> Self {
         Self { raw }
     }
@@ -88,7 +90,7 @@ impl<'p> LabelValue<'p> {
         }
     }
 
-    /// The value as a number, as `le` and `quantile` have it.
+    /// The text as a number, as `le` and `quantile` have it.
     #[must_use]
     pub fn to_f64(self) -> Option<f64> {
         super::number::value(self.raw)
