@@ -73,7 +73,11 @@ pub(super) fn body<'p>(head: Head<'p>, input: &'p [u8]) -> Option<Sample<'p>> {
 }
 
 fn labels_after_plain_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    alt((delimited((blank, byte(b'{')), labels, byte(b'}')), preceded(space, success(&b""[..])))).parse(input)
+    let (after, ()) = blank(input)?;
+    match after.split_first() {
+        Some((b'{', labels_on)) => terminated(labels, byte(b'}')).parse(labels_on),
+        _ => preceded(space, success(&b""[..])).parse(input),
+    }
 }
 
 fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, &[u8]> {
@@ -111,7 +115,13 @@ pub(super) fn label(input: &[u8]) -> Parsed<'_, Label<'_>> {
     Ok((input, Label { name: LabelText::new(name), value: LabelText::new(value) }))
 }
 
+/// What follows the value: nothing, on most lines.
+#[inline]
 fn tail(input: &[u8]) -> Parsed<'_, Option<i64>> {
+    if input.is_empty() { Ok((input, None)) } else { timestamp_and_exemplar(input) }
+}
+
+fn timestamp_and_exemplar(input: &[u8]) -> Parsed<'_, Option<i64>> {
     let timestamp = opt(preceded(space, map_opt(token, number::timestamp_ms)));
     let exemplar = opt((space, tag("#"), rest));
     terminated(timestamp, (exemplar, blank, eof)).parse(input)
