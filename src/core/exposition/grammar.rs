@@ -6,9 +6,8 @@ use nom::{
     IResult, Parser,
     branch::alt,
     bytes::complete::{tag, tag_no_case, take_till, take_while, take_while1},
-    combinator::{eof, map, map_opt, opt, peek, recognize, rest, success, value, verify},
-    multi::many0_count,
-    sequence::{delimited, preceded, terminated},
+    combinator::{eof, map, map_opt, opt, rest, success, value, verify},
+    sequence::{preceded, terminated},
 };
 
 use super::{Kind, Label, LabelText, Labels, Line, Sample, number};
@@ -35,7 +34,7 @@ impl<'p> Head<'p> {
 
 /// A whole line without its line feed; `None` where it is blank.
 pub(super) fn line(input: &[u8]) -> Option<Line<'_>> {
-    let (input, ()) = blank(input).ok()?;
+    let input = skip_blank(input);
     match input.first()? {
         b'#' => Some(comment(input).map_or(Line::Comment, |(_, comment)| comment)),
         _ => Some(sample(input).map_or(Line::Rejected(input), Line::Sample)),
@@ -43,8 +42,7 @@ pub(super) fn line(input: &[u8]) -> Option<Line<'_>> {
 }
 
 pub(super) fn is_comment_or_blank(line: &[u8]) -> bool {
-    let first = line.iter().find(|byte| !is_blank(**byte));
-    matches!(first, None | Some(b'#'))
+    matches!(skip_blank(line).first(), None | Some(b'#'))
 }
 
 fn sample(input: &[u8]) -> Option<Sample<'_>> {
@@ -62,51 +60,54 @@ pub(super) fn head(input: &[u8]) -> Parsed<'_, Head<'_>> {
 
 /// What follows the head: labels, value, timestamp, exemplar, up to the end of the line.
 pub(super) fn body<'p>(head: Head<'p>, input: &'p [u8]) -> Option<Sample<'p>> {
-    let (input, inside) = match head {
+    let (input, labels) = match head {
         Head::Plain(_) => labels_after_plain_name(input),
         Head::Quoted(_) => labels_after_quoted_name(input),
     }
     .ok()?;
     let (input, value) = preceded(blank, map_opt(token, number::value)).parse(input).ok()?;
     let (_, timestamp_ms) = tail(input).ok()?;
-    Some(Sample { name: head.name(), labels: Labels::new(inside), value, timestamp_ms })
+    Some(Sample { name: head.name(), labels, value, timestamp_ms })
 }
 
-fn labels_after_plain_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    let (after, ()) = blank(input)?;
-    match after.split_first() {
-        Some((b'{', labels_on)) => terminated(labels, byte(b'}')).parse(labels_on),
-        _ => preceded(space, success(&b""[..])).parse(input),
+fn labels_after_plain_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
+    match skip_blank(input).split_first() {
+        Some((b'{', inside)) => labels(inside),
+        _ => preceded(space, success(Labels::default())).parse(input),
     }
 }
 
-fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    delimited(blank, alt((preceded(byte(b','), labels), success(&b""[..]))), byte(b'}')).parse(input)
+fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
+    let none = value(Labels::default(), byte(b'}'));
+    preceded(blank, alt((none, preceded(byte(b','), labels)))).parse(input)
 }
 
-/// All that stands between the braces, checked but not taken apart.
-fn labels(input: &[u8]) -> Parsed<'_, &[u8]> {
+/// What stands between the braces, and the closing one.
+fn labels(input: &[u8]) -> Parsed<'_, Labels<'_>> {
+    let mut labels = Labels::default();
     let mut rest = input;
-    while let Ok((after, _)) = label(rest) {
+    while let Ok((after, label)) = label(rest) {
+        labels.push(label, after);
         rest = after;
     }
-    let (rest, ()) = blank(rest)?;
-    Ok((rest, &input[..input.len() - rest.len()]))
+    let closing = skip_blank(rest);
+    labels.end(closing);
+    value(labels, byte(b'}')).parse(closing)
 }
 
 /// One label with the comma that separates it from the next.
 ///
-/// Labels are most of a page, so this is spelled out step by step: the same as one combinator
-/// takes twice the time.
+/// Labels are most of a page, so this is spelled out step by step, of which the compiler makes
+/// more than of one large combinator.
 #[inline]
 pub(super) fn label(input: &[u8]) -> Parsed<'_, Label<'_>> {
-    let (input, ()) = blank(input)?;
+    let input = skip_blank(input);
     let (input, name) = if input.first() == Some(&b'"') { quoted(input) } else { label_name(input) }?;
-    let (input, ()) = blank(input)?;
+    let input = skip_blank(input);
     let (input, ()) = byte(b'=')(input)?;
-    let (input, ()) = blank(input)?;
+    let input = skip_blank(input);
     let (input, value) = quoted(input)?;
-    let (input, ()) = blank(input)?;
+    let input = skip_blank(input);
     let input = match input.first() {
         Some(b',') => &input[1..],
         Some(b'}') | None => input,
@@ -134,7 +135,7 @@ fn comment(input: &[u8]) -> Parsed<'_, Line<'_>> {
     preceded(
         (tag("#"), blank),
         alt((
-            map(type_line, |(_, _, name, _, kind, _, _)| Line::Type { name, kind }),
+            map(type_line, |(_, _, name, _, kind, (), _)| Line::Type { name, kind }),
             map(help_line, |(_, _, name, text)| Line::Help { name, text }),
             value(Line::Eof, (tag("EOF"), blank, eof)),
         )),
@@ -226,15 +227,19 @@ fn token(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_till(is_blank).parse(input)
 }
 
-#[inline]
 fn blank(input: &[u8]) -> Parsed<'_, ()> {
+    value((), take_while(is_blank)).parse(input)
+}
+
+#[inline]
+fn skip_blank(input: &[u8]) -> &[u8] {
     let mut rest = input;
     while let Some((first, after)) = rest.split_first()
         && is_blank(*first)
     {
         rest = after;
     }
-    Ok((rest, ()))
+    rest
 }
 
 #[inline]

@@ -125,18 +125,18 @@ fn select_run<'p>(
             }
             continue;
         }
-        let going_on = claimed.and_then(|(run, claims)| Some((run.head, run.body_of(line)?, claims)));
-        let (head, body, claims) = match going_on {
-            Some(going_on) => going_on,
-            None => {
-                let Some((run, body)) = Run::open(line) else { return rest };
-                let claims = wanted.claims(run.head.name().as_bytes());
-                if claims.is_empty() {
-                    return rest;
-                }
-                claimed = Some((run, claims));
-                (run.head, body, claims)
+        let (head, body, claims) = if let Some((run, claims)) = claimed
+            && let Some(body) = run.body_of(line)
+        {
+            (run.head, body, claims)
+        } else {
+            let Some((run, body)) = Run::open(line) else { return rest };
+            let claims = wanted.claims(run.head.name().as_bytes());
+            if claims.is_empty() {
+                return rest;
             }
+            claimed = Some((run, claims));
+            (run.head, body, claims)
         };
         let Some(sample) = grammar::body(head, body) else {
             report.rejected += 1;
