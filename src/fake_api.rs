@@ -30,6 +30,8 @@ struct State {
     /// Every change: its version, `ADDED` and so on, the path and the object.
     log: Vec<(u64, &'static str, String, Value)>,
     version: watch::Sender<u64>,
+    /// Fires with each request and each change.
+    activity: watch::Sender<()>,
     /// Requests seen, as `PUT /api/…`.
     requests: Vec<String>,
     /// Called for each request: a status code makes it fail.
@@ -42,6 +44,7 @@ impl FakeApi {
             objects: BTreeMap::new(),
             log: Vec::new(),
             version: watch::channel(1).0,
+            activity: watch::channel(()).0,
             requests: Vec::new(),
             fault: Box::new(|_, _| None),
         })))
@@ -58,6 +61,14 @@ impl FakeApi {
 
     pub(crate) fn get(&self, path: &str) -> Option<Value> {
         self.0.lock().unwrap().objects.get(path).cloned()
+    }
+
+    /// The objects whose path starts with `prefix`, in order of their creation.
+    pub(crate) fn objects(&self, prefix: &str) -> Vec<Value> {
+        let state = self.0.lock().unwrap();
+        let created =
+            state.log.iter().filter(|(_, kind, path, _)| *kind == "ADDED" && path.starts_with(prefix));
+        created.filter_map(|(_, _, path, _)| state.objects.get(path).cloned()).collect()
     }
 
     /// Creates or replaces an object, as another client would.
@@ -79,11 +90,11 @@ impl FakeApi {
         self.0.lock().unwrap().fault = Box::new(fault);
     }
 
-    /// Resolves once `condition` holds for this server; checks after each change.
+    /// Resolves once `condition` holds for this server; checks after each request and change.
     pub(crate) async fn until(&self, condition: impl Fn(&Self) -> bool) {
-        let mut version = self.0.lock().unwrap().version.subscribe();
+        let mut activity = self.0.lock().unwrap().activity.subscribe();
         while !condition(self) {
-            version.changed().await.unwrap();
+            activity.changed().await.unwrap();
         }
     }
 
@@ -93,6 +104,7 @@ impl FakeApi {
         let (path, query) = (parts.uri.path(), parts.uri.query().unwrap_or_default());
         let mut state = self.0.lock().unwrap();
         state.requests.push(format!("{} {path}", parts.method));
+        state.activity.send_replace(());
         if let Some(code) = (state.fault)(&parts.method, path) {
             return failure(code);
         }
@@ -172,6 +184,7 @@ impl State {
         self.objects.insert(path.to_owned(), object.clone());
         self.log.push((version, kind, path.to_owned(), object.clone()));
         self.version.send_replace(version);
+        self.activity.send_replace(());
         object
     }
 
@@ -180,6 +193,7 @@ impl State {
             let version = *self.version.borrow() + 1;
             self.log.push((version, "DELETED", path.to_owned(), object));
             self.version.send_replace(version);
+            self.activity.send_replace(());
         }
     }
 }

@@ -5,9 +5,12 @@
 //! [`store`] moves all of it between the API server and the listener. [`authentication`] keeps
 //! the object through which KEDA finds the Secrets.
 
+pub mod authentication;
 pub mod chain;
 pub mod mint;
 pub mod pem;
+pub mod presented;
+pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod tls;

@@ -75,6 +75,18 @@ pub fn encode_private_keys<'a>(keys: impl IntoIterator<Item = &'a PrivateKeyDer<
     keys.into_iter().map(|key| encode(label(key), key.secret_der())).collect()
 }
 
+/// The private keys of `first`, then those of `second` that are not among them.
+#[must_use]
+pub fn union_of_private_keys(first: &[u8], second: &[u8]) -> String {
+    let mut keys = readable_private_keys(first);
+    for key in readable_private_keys(second) {
+        if !keys.contains(&key) {
+            keys.push(key);
+        }
+    }
+    encode_private_keys(&keys)
+}
+
 /// RFC 7468: base64 in lines of 64 between the two marks.
 fn encode(label: &str, der: &[u8]) -> String {
     const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
