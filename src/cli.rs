@@ -57,8 +57,12 @@ pub struct RunArgs {
     #[arg(long, value_name = "ADDRESS", env = "POD_IP")]
     pub metrics_bind_address: Option<IpAddr>,
     /// Port of gRPC health, in plaintext; 0 takes any.
-    #[arg(long, alias = "health-probe-port", env = "KEDA_KAITO_SCALER_GRPC_HEALTH_PORT",
-          default_value_t = 10452)]
+    #[arg(
+        long,
+        alias = "health-probe-port",
+        env = "KEDA_KAITO_SCALER_GRPC_HEALTH_PORT",
+        default_value_t = 10452
+    )]
     pub grpc_health_port: u16,
     /// Serve without TLS. Only on a loopback address, and only with --endpoints-file.
     #[arg(long, env = "KEDA_KAITO_SCALER_INSECURE_GRPC")]
@@ -97,11 +101,17 @@ pub struct ClusterArgs {
     pub keda_namespace: Option<String>,
     #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_SERVICE_NAME", default_value = "keda-kaito-scaler-svc")]
     pub scaler_service_name: String,
-    #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_CLIENT_SECRET_NAME",
-          default_value = "keda-kaito-scaler-client-certs")]
+    #[arg(
+        long,
+        env = "KEDA_KAITO_SCALER_SCALER_CLIENT_SECRET_NAME",
+        default_value = "keda-kaito-scaler-client-certs"
+    )]
     pub scaler_client_secret_name: String,
-    #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_SERVER_SECRET_NAME",
-          default_value = "keda-kaito-scaler-server-certs")]
+    #[arg(
+        long,
+        env = "KEDA_KAITO_SCALER_SCALER_SERVER_SECRET_NAME",
+        default_value = "keda-kaito-scaler-server-certs"
+    )]
     pub scaler_server_secret_name: String,
     #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_CA_SECRET_NAME", default_value = "keda-kaito-scaler-ca")]
     pub scaler_ca_secret_name: String,
@@ -136,8 +146,12 @@ pub struct ClusterArgs {
     #[arg(long, value_name = "NAME", env = "KEDA_KAITO_SCALER_WAKE_SOURCE_SERVICE_ACCOUNT")]
     pub wake_source_service_account: Option<String>,
     /// A Service that may be shown such a token although no InferenceSet's pool owns it.
-    #[arg(long, value_name = "NAMESPACE/SERVICE", env = "KEDA_KAITO_SCALER_WAKE_SOURCE_ALLOW",
-          value_delimiter = ',')]
+    #[arg(
+        long,
+        value_name = "NAMESPACE/SERVICE",
+        env = "KEDA_KAITO_SCALER_WAKE_SOURCE_ALLOW",
+        value_delimiter = ','
+    )]
     pub wake_source_allow: Vec<String>,
     /// A kubeconfig file. Default: the pod's own account, else KUBECONFIG.
     #[arg(long, value_name = "FILE", env = "KUBECONFIG")]

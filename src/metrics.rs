@@ -81,6 +81,12 @@ impl Metrics {
     /// asked for.
     #[must_use]
     pub fn new(targets: Targets, clock: Clock) -> Self {
+        Self::with_collectors(targets, clock, Vec::new())
+    }
+
+    /// As [`Metrics::new`], with more that is read when a page is asked for.
+    #[must_use]
+    pub fn with_collectors(targets: Targets, clock: Clock, collectors: Vec<Box<dyn Collector>>) -> Self {
         let duration = || Histogram::new(DURATION_BUCKETS);
         let mut metrics = Self {
             scrapes: Family::default(),
@@ -99,7 +105,11 @@ impl Metrics {
             wakes_not_honoured: Counter::default(),
             registry: Arc::default(),
         };
-        metrics.registry = Arc::new(metrics.register(targets, clock));
+        let mut registry = metrics.register(targets, clock);
+        for collector in collectors {
+            registry.register_collector(collector);
+        }
+        metrics.registry = Arc::new(registry);
         metrics
     }
 

@@ -48,7 +48,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Where certificates are kept, and what they are to be like.
 #[derive(Clone, Debug)]
 pub struct Settings {
+    /// KEDA's namespace: it reads the client and the server Secret, and in its own only.
     pub namespace: String,
+    /// The release's namespace, with the CA Secret and the Service. Often the same.
+    pub own_namespace: String,
     pub server_secret: String,
     pub client_secret: String,
     /// Holds the signing keys, which nothing else refers to.
@@ -69,7 +72,7 @@ impl Settings {
 
     fn policy(&self, role: Role) -> Policy {
         let dns_names = match role {
-            Role::Server => server_names(&self.service, &self.namespace),
+            Role::Server => server_names(&self.service, &self.own_namespace),
             Role::Client => Vec::new(),
         };
         Policy { role, leaf_life: self.leaf_life, dns_names }
@@ -135,7 +138,10 @@ struct Watched {
 pub struct Store {
     settings: Settings,
     client: kube::Client,
+    /// Those that KEDA reads.
     secrets: Api<Secret>,
+    /// The one that only we read: the signing keys.
+    own_secrets: Api<Secret>,
     recorder: Recorder,
     presented: Arc<Presented>,
     /// The wall clock, read anew each time: certificates are about dates.
@@ -167,6 +173,7 @@ impl Store {
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
         let store = Self {
             secrets: Api::namespaced(client.clone(), &settings.namespace),
+            own_secrets: Api::namespaced(client.clone(), &settings.own_namespace),
             recorder: Recorder::new(client.clone(), reporter),
             settings,
             client,
@@ -322,11 +329,13 @@ impl Store {
     }
 
     fn reference(&self, kind: &str, name: &str, uid: Option<String>) -> ObjectReference {
+        let Settings { namespace, own_namespace, .. } = &self.settings;
+        let namespace = if kind == "Service" { own_namespace } else { namespace };
         ObjectReference {
             api_version: Some("v1".into()),
             kind: Some(kind.into()),
             name: Some(name.into()),
-            namespace: Some(self.settings.namespace.clone()),
+            namespace: Some(namespace.clone()),
             uid,
             ..ObjectReference::default()
         }
@@ -353,7 +362,7 @@ impl Store {
     async fn report_plaintext(&self, addresses: &str) {
         let note = format!(
             "{addresses} speaks plaintext to the TLS port: KEDA found no certificates. It resolves ClusterTriggerAuthentication \
-             Secrets in its own namespace only; this release is in {}",
+             Secrets in its own namespace only; they are in {}",
             self.settings.namespace
         );
         let about = self.reference("Service", &self.settings.service, None);

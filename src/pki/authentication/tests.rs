@@ -25,6 +25,7 @@ struct Replica {
 impl Replica {
     fn start(api: &FakeApi) -> Self {
         let settings = Settings {
+            own_namespace: "keda".into(),
             namespace: "keda".into(),
             server_secret: "server-certs".into(),
             client_secret: "client-certs".into(),

@@ -45,8 +45,9 @@ impl Store {
         for _ in 0..MOST_STEPS {
             // Read anew: the watch may be behind what was just written.
             let name = self.settings.secret(role).to_owned();
-            let secret = self.read(&name).await?.ok_or_else(|| StoreError::NoSecret(name.clone()))?;
-            let ca_secret = self.read(&self.settings.ca_secret).await?;
+            let secret =
+                self.read(&self.secrets, &name).await?.ok_or_else(|| StoreError::NoSecret(name.clone()))?;
+            let ca_secret = self.read(&self.own_secrets, &self.settings.ca_secret).await?;
             let keys = ca_secret.as_ref().map(|secret| signing_keys(secret, role)).unwrap_or_default();
             let before = secret.data.clone().unwrap_or_default();
             let chain = Chain::read(role, &before, Some(&keys));
@@ -81,7 +82,7 @@ impl Store {
                 stored = Some(self.store_signing_keys(role, ca_secret, both).await?);
             }
             let secret = Secret { data: Some(renewed.secret), ..secret };
-            let written = self.write(&secret, &name).await?;
+            let written = self.write(&self.secrets, &secret, &name).await?;
             self.report_step(role, &step, written).await;
             if let (Some(stored), Some(wanted)) = (stored, renewed.signing_keys) {
                 self.store_signing_keys(role, Some(stored), wanted).await?;
@@ -90,8 +91,8 @@ impl Store {
         Ok(FIRST_PAUSE)
     }
 
-    async fn read(&self, name: &str) -> Result<Option<Secret>, StoreError> {
-        let read = self.secrets.get_opt(name).await;
+    async fn read(&self, api: &Api<Secret>, name: &str) -> Result<Option<Secret>, StoreError> {
+        let read = api.get_opt(name).await;
         read.map_err(|source| StoreError::Read { name: name.to_owned(), source })
     }
 
@@ -109,19 +110,19 @@ impl Store {
         if data.insert(signing_keys_key(role).to_owned(), entry.clone()) == Some(entry) {
             return Ok(ca_secret);
         }
-        self.write(&ca_secret, name).await
+        self.write(&self.own_secrets, &ca_secret, name).await
     }
 
     /// Replaces the Secret as it was read; a conflict where it has changed since.
-    async fn write(&self, secret: &Secret, name: &str) -> Result<Secret, StoreError> {
+    async fn write(&self, api: &Api<Secret>, secret: &Secret, name: &str) -> Result<Secret, StoreError> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let written = self.secrets.replace(name, &params, secret).await;
+        let written = api.replace(name, &params, secret).await;
         written.map_err(|source| StoreError::Write { name: name.to_owned(), source })
     }
 
     /// The existing scaler mounts the chains' Secrets, which no pod of ours does.
     async fn existing_scaler_runs(&self) -> Result<bool, StoreError> {
-        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.settings.namespace);
+        let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.settings.own_namespace);
         let pods = pods.list(&ListParams::default()).await.map_err(StoreError::ListPods)?;
         let names = [&self.settings.server_secret, &self.settings.client_secret];
         Ok(pods.items.iter().any(|pod| is_running(pod) && mounts(pod, &names)))

@@ -29,6 +29,7 @@ struct Replica {
 impl Replica {
     fn start(api: &FakeApi, leads: bool, wall: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         let settings = Settings {
+            own_namespace: "keda".into(),
             namespace: "keda".into(),
             server_secret: "server-certs".into(),
             client_secret: "client-certs".into(),
