@@ -5,5 +5,6 @@ pub mod exposition;
 pub mod fleet;
 pub mod names;
 pub mod sample;
+pub mod scan;
 pub mod time;
 pub mod trigger;
