@@ -100,7 +100,8 @@ pub enum Line<'p> {
 }
 
 /// What a TYPE line says a family is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Counter,
     Gauge,

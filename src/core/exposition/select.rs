@@ -51,13 +51,21 @@ struct WantedName {
     part: Part,
 }
 
-const SUFFIXES: [(Part, &str); 5] = [
-    (Part::Value, ""),
-    (Part::Total, "_total"),
-    (Part::Bucket, "_bucket"),
-    (Part::Sum, "_sum"),
-    (Part::Count, "_count"),
-];
+impl Part {
+    pub const ALL: [Self; 5] = [Self::Value, Self::Total, Self::Bucket, Self::Sum, Self::Count];
+
+    /// What the sample's name adds to the family's.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Value => "",
+            Self::Total => "_total",
+            Self::Bucket => "_bucket",
+            Self::Sum => "_sum",
+            Self::Count => "_count",
+        }
+    }
+}
 
 impl Selector {
     /// Compiles a list of families. An empty name selects nothing.
@@ -69,12 +77,9 @@ impl Selector {
                 continue;
             }
             let printed = escape(name.as_ref());
-            for (part, suffix) in SUFFIXES {
-                names.push(WantedName {
-                    printed: format!("{printed}{suffix}").into_bytes().into(),
-                    family,
-                    part,
-                });
+            for part in Part::ALL {
+                let printed = format!("{printed}{}", part.suffix()).into_bytes().into();
+                names.push(WantedName { printed, family, part });
             }
             printed_families.push(printed);
         }
