@@ -47,6 +47,7 @@ pub struct Target {
     last_push: AtomicU64,
     streams: AtomicUsize,
     ended_cleanly: AtomicBool,
+    not_honoured: AtomicU64,
 }
 
 impl Target {
@@ -131,6 +132,16 @@ impl Target {
         self.ended_cleanly.store(true, Relaxed);
     }
 
+    /// Counts a wake-up that nobody answered for too long.
+    pub fn note_not_honoured(&self) {
+        self.not_honoured.fetch_add(1, Relaxed);
+    }
+
+    /// How many wake-ups nobody answered for too long.
+    pub fn not_honoured(&self) -> u64 {
+        self.not_honoured.load(Relaxed)
+    }
+
     pub fn key(&self) -> &Arc<str> {
         &self.key
     }
@@ -189,6 +200,7 @@ impl Targets {
             last_push: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             ended_cleanly: AtomicBool::new(false),
+            not_honoured: AtomicU64::new(0),
         });
         let map = self.map.pin();
         // Of two calls that come at once, one registers and both use the same target.

@@ -313,7 +313,7 @@ impl<S: Scraper> Aggregator<S> {
             for target in &evaluation.not_honoured {
                 let (namespace, scaled_object) = (&target.namespace, &target.scaled_object);
                 warn!(%namespace, %scaled_object, "demand has met no replica for 30 s: KEDA does not act");
-                self.metrics.wakes_not_honoured.inc();
+                target.note_not_honoured();
             }
             self.count_phases(evaluation.phases);
             if let Some(again_at) = evaluation.again_at {

@@ -22,6 +22,8 @@ pub struct Snapshot {
     /// `spec.replicas`, or `None` while the InferenceSet is not known.
     pub replicas: Option<u32>,
     pub census: Census,
+    /// Replicas that were not up by their deadline, and count as absent.
+    pub stuck: u32,
     pub demand: Demand,
     pub activity: Activity,
     /// One for each metric spec of the trigger, in their order.
@@ -128,6 +130,7 @@ impl Snapshot {
             at,
             replicas: None,
             census: Census::default(),
+            stuck: 0,
             demand: Demand::default(),
             activity: Activity::Unknown,
             values: vec![Err(why.clone()); specs],
