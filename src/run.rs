@@ -16,6 +16,7 @@ use tracing::info;
 use crate::{
     aggregator::{Aggregator, GatewaySettings, Inbox},
     clock::Clock,
+    core::tenancy::Tenancy,
     discovery::file::{self, EndpointsFile, FileError},
     metrics::Metrics,
     proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer},
@@ -133,7 +134,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let addresses = [&grpc, &metrics_socket, &health_socket].map(local_address);
 
     let (command_sender, commands) = mpsc::unbounded_channel();
-    let targets = Targets::new(command_sender.clone(), clock);
+    // Whoever writes the file decides what is in it; there are no tenants to keep apart.
+    let targets = Targets::new(command_sender.clone(), clock, Tenancy::AnyNamespace);
     let metrics = Metrics::new(targets.clone(), clock);
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
