@@ -9,6 +9,7 @@ pub mod clock;
 pub mod core;
 pub mod demo;
 pub mod discovery;
+pub mod kube_client;
 pub mod metrics;
 pub mod readiness;
 pub mod run;
