@@ -15,6 +15,7 @@ use keda_kaito_scaler::{
         fleet::{FleetEvent, Gateway, InferenceSet},
         gateway::GatewaySample,
         names::InferenceSetKey,
+        tenancy::Tenancy,
     },
     metrics::Metrics,
     proto::{ScaledObjectRef, external_scaler_server::ExternalScaler},
@@ -66,7 +67,7 @@ fn push_latency(c: &mut Criterion) {
         let (command_sender, commands) = mpsc::unbounded_channel();
         let (fleet, fleet_inbox) = mpsc::channel(8);
         let (_, reports) = mpsc::channel(8);
-        let targets = Targets::new(command_sender, clock);
+        let targets = Targets::new(command_sender, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let aggregator =
             Aggregator::new(clock, Nothing, targets.clone(), metrics.clone(), GatewaySettings::default());

@@ -24,6 +24,7 @@ use keda_kaito_scaler::{
         push::PushState,
         sample::{PodDemand, PodSample, Reading},
         snapshot::Snapshot,
+        tenancy::Tenancy,
     },
     metrics::Metrics,
     proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler},
@@ -100,7 +101,7 @@ fn snapshot_read(c: &mut Criterion) {
         let clock = runtime.block_on(async { Clock::start() });
         // Nobody aggregates: decisions are published by the thread below.
         let (commands, _inbox) = mpsc::unbounded_channel();
-        let registry = Targets::new(commands, clock);
+        let registry = Targets::new(commands, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(registry.clone(), clock);
         let scaler = Scaler::new(
             registry.clone(),

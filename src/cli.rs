@@ -153,9 +153,15 @@ pub struct ClusterArgs {
         value_delimiter = ','
     )]
     pub wake_source_allow: Vec<String>,
-    /// A kubeconfig file. Default: the pod's own account, else KUBECONFIG.
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    /// A kubeconfig file. Default: what KUBECONFIG names, else the pod's own account.
+    #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+    /// Requests to the API server a second, on average; 0 is without limit.
+    #[arg(long, env = "KEDA_KAITO_SCALER_KUBE_CLIENT_QPS", default_value_t = 50.0)]
+    pub kube_client_qps: f64,
+    /// Requests to the API server at once.
+    #[arg(long, env = "KEDA_KAITO_SCALER_KUBE_CLIENT_BURST", default_value_t = 100)]
+    pub kube_client_burst: u32,
     /// The pod's name, for the Lease.
     #[arg(long, env = "POD_NAME", hide = true)]
     pub pod_name: Option<String>,
@@ -169,10 +175,6 @@ pub struct AcceptedArgs {
     pub enable_profiling: Option<String>,
     #[arg(long, hide = true)]
     pub leader_elect_resource_lock: Option<String>,
-    #[arg(long, hide = true)]
-    pub kube_client_qps: Option<String>,
-    #[arg(long, hide = true)]
-    pub kube_client_burst: Option<String>,
     #[arg(long, hide = true)]
     pub vmodule: Option<String>,
     #[arg(long, hide = true)]

@@ -11,6 +11,7 @@ pub mod demo;
 pub mod discovery;
 #[cfg(test)]
 mod fake_api;
+pub mod kube_client;
 pub mod lease;
 pub mod metrics;
 pub mod pki;

@@ -17,10 +17,12 @@ use keda_kaito_scaler::{
     core::{
         lease::Timing,
         scan::scan,
+        tenancy::Tenancy,
         trigger::{Trigger, parse_arguments},
     },
     demo::{self, DemoOptions},
     error_chain,
+    kube_client::{ClusterAccess, Rate},
     pki::store::Settings,
     run::{
         self, RunOptions, Source, StartError,
@@ -150,8 +152,11 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
         },
         namespace,
         election,
-        kubeconfig: args.kubeconfig,
-        allow_cross_namespace: args.allow_cross_namespace,
+        access: ClusterAccess {
+            kubeconfig: args.kubeconfig,
+            rate: Rate { per_second: args.kube_client_qps, burst: args.kube_client_burst },
+        },
+        tenancy: if args.allow_cross_namespace { Tenancy::AnyNamespace } else { Tenancy::OwnNamespace },
     })
 }
 

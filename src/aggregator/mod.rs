@@ -30,6 +30,7 @@ use self::{
 use crate::{
     clock::Clock,
     core::{
+        evaluate::WATCH_SILENCE,
         fleet::{FleetEvent, InferenceSet},
         names::InferenceSetKey,
         pod::Phase,
@@ -183,7 +184,13 @@ impl<S: Scraper> Aggregator<S> {
 
     fn discovered(&mut self, event: FleetEvent) {
         let now = self.clock.now();
-        self.heard = Some(now);
+        // One InferenceSet that changes says nothing of whether the pods are still heard of.
+        if self.heard.is_none() || matches!(event, FleetEvent::Reset(_) | FleetEvent::Alive) {
+            let before = self.heard.replace(now);
+            if before.is_some_and(|before| now.saturating_since(before) >= WATCH_SILENCE) {
+                self.dirty = self.groups.keys().cloned().collect();
+            }
+        }
         match event {
             FleetEvent::Applied(set) => {
                 let key = set.key.clone();
@@ -227,7 +234,12 @@ impl<S: Scraper> Aggregator<S> {
             let settings = self.gateway_settings;
             let interval = if observed.replicas == 0 { settings.asleep } else { settings.awake };
             let gateway = observed.gateway.as_ref()?;
-            Some(GatewayPlan { address: gateway.address, interval, timeout: settings.timeout })
+            Some(GatewayPlan {
+                address: gateway.address,
+                pool: gateway.pool.clone(),
+                interval,
+                timeout: settings.timeout,
+            })
         });
         match &plan {
             Some(plan) => self

@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     core::{
+        cluster::gateway::pool_name,
         fleet::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
         names::{InferenceSetKey, PodUid},
         time::Moment,
@@ -154,7 +155,9 @@ impl SetEntry {
             replicas: self.replicas,
             ready_replicas: self.ready_replicas.unwrap_or_else(|| u32::try_from(ready).unwrap_or(u32::MAX)),
             endpoints: self.endpoints.into_iter().map(endpoint).collect(),
-            gateway: self.gateway.map(|gateway| Gateway { address: gateway.address }),
+            gateway: self
+                .gateway
+                .map(|gateway| Gateway { address: gateway.address, pool: pool_name(&self.name).into() }),
             key,
         }
     }

@@ -1,9 +1,8 @@
 //! What only runs in a cluster: leader election, certificates, KEDA's authentication object.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
-use kube::config::{Config, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -11,20 +10,19 @@ use prometheus_client::{
     registry::Unit,
 };
 use rustls::ServerConfig;
-use thiserror::Error;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
     clock::Clock,
-    core::{lease::Timing, time::Moment},
+    core::{lease::Timing, tenancy::Tenancy, time::Moment},
+    kube_client::ClusterAccess,
     lease::Candidate,
     pki::{
         authentication::{Authentication, AuthenticationKeeper},
         presented::Presented,
         store::{Settings, Standing, Store},
-        tls,
     },
     readiness::Gate,
 };
@@ -37,10 +35,8 @@ pub struct ClusterOptions {
     pub certificates: Settings,
     /// `None`: this process is the only one, and always writes.
     pub election: Option<Election>,
-    /// A kubeconfig file; `None` takes the pod's own account, else the usual places.
-    pub kubeconfig: Option<PathBuf>,
-    /// Triggers may read InferenceSets of other namespaces.
-    pub allow_cross_namespace: bool,
+    pub access: ClusterAccess,
+    pub tenancy: Tenancy,
 }
 
 /// How the one that writes is elected.
@@ -53,16 +49,6 @@ pub struct Election {
     pub pod: String,
 }
 
-#[derive(Debug, Error)]
-pub enum ClusterError {
-    #[error("failed to read the kubeconfig")]
-    Kubeconfig(#[source] KubeconfigError),
-    #[error("failed to find a cluster: there is neither a pod's own account nor a kubeconfig")]
-    NoCluster(#[source] kube::config::InferConfigError),
-    #[error("failed to make a client for the cluster")]
-    Client(#[source] kube::Error),
-}
-
 /// The parts that run.
 pub(super) struct Cluster {
     pub client: kube::Client,
@@ -71,24 +57,6 @@ pub(super) struct Cluster {
     pub standing: watch::Receiver<Standing>,
     pub authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
-}
-
-/// A client for the cluster.
-pub async fn client(kubeconfig: Option<PathBuf>) -> Result<kube::Client, ClusterError> {
-    tls::install_crypto();
-    let mut config = match kubeconfig {
-        Some(path) => {
-            let file = Kubeconfig::read_from(path).map_err(ClusterError::Kubeconfig)?;
-            let options = KubeConfigOptions::default();
-            Config::from_custom_kubeconfig(file, &options).await.map_err(ClusterError::Kubeconfig)?
-        }
-        None => Config::infer().await.map_err(ClusterError::NoCluster)?,
-    };
-    let agent = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
-    if let Ok(agent) = http::HeaderValue::from_str(agent) {
-        config.headers.push((http::header::USER_AGENT, agent));
-    }
-    kube::Client::try_from(config).map_err(ClusterError::Client)
 }
 
 /// Starts election, certificates and authentication.

@@ -19,12 +19,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use self::cluster::{Cluster, ClusterError, ClusterOptions};
+use self::cluster::{Cluster, ClusterOptions};
 use crate::{
     aggregator::{Aggregator, GatewaySettings, Inbox},
     clock::Clock,
-    discovery::file::{self, EndpointsFile, FileError},
+    core::tenancy::Tenancy,
+    discovery::{
+        file::{self, EndpointsFile, FileError},
+        kube::Discovery,
+    },
+    kube_client::{self, ConnectError},
     metrics::Metrics,
+    pki,
     proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer},
     readiness::{Gate, Gates},
     scrape::{DEFAULT_MAX_BODY, GatewayPool, PageClient, ScrapePool, Scrapers},
@@ -93,7 +99,7 @@ pub enum StartError {
     #[error(transparent)]
     File(#[from] FileError),
     #[error(transparent)]
-    Cluster(#[from] ClusterError),
+    Cluster(#[from] ConnectError),
     #[error("failed to listen on {address} for {what}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error("failed to make the HTTP client")]
@@ -158,7 +164,9 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
             file_discovery = Some(file::watch(endpoints_file, fleet_events.clone(), cancel.clone()).await?);
         }
         Source::Cluster(ref options) => {
-            cluster = Some((cluster::client(options.kubeconfig.clone()).await?, options.as_ref().clone()));
+            pki::tls::install_crypto();
+            let client = kube_client::connect(&options.access).await?;
+            cluster = Some((client, options.as_ref().clone()));
         }
     }
     let metrics_address = options.metrics_bind_address.unwrap_or(options.bind_address);
@@ -179,9 +187,15 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .map_err(|source| StartError::Reflection { source })?;
 
     // From here on nothing fails.
-    let cluster = cluster.map(|(client, options)| cluster::begin(client, options, clock, &tasks, &cancel));
     let (command_sender, commands) = mpsc::unbounded_channel();
-    let targets = Targets::new(command_sender.clone(), clock);
+    // Whoever writes the file decides what is in it; there are no tenants to keep apart.
+    let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
+    let targets = Targets::new(command_sender.clone(), clock, tenancy);
+    let cluster = cluster.map(|(client, options)| {
+        let discovery = Discovery::new(client.clone(), &gates);
+        tasks.spawn(discovery.run(fleet_events, cancel.clone()));
+        cluster::begin(client, options, clock, &tasks, &cancel)
+    });
     let collectors = cluster.as_ref().map(Cluster::collector).into_iter().collect();
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors);
 

@@ -18,7 +18,7 @@ use crate::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
         MetricValue, ScaledObjectRef, external_scaler_server::ExternalScaler,
     },
-    targets::{Target, Targets},
+    targets::{Refusal, Target, Targets},
 };
 
 /// The service. Cheap to clone.
@@ -55,7 +55,13 @@ impl Scaler {
         let requested = requested.filter(|_| !is_policy(object));
         self.targets
             .find_or_register(&object.namespace, &object.name, &object.scaler_metadata, requested)
-            .map_err(|problems| Status::invalid_argument(problems.to_string()))
+            .map_err(|refusal| {
+                let code = match refusal {
+                    Refusal::Invalid(_) => Code::InvalidArgument,
+                    Refusal::Forbidden(_) => Code::PermissionDenied,
+                };
+                Status::new(code, refusal.to_string())
+            })
     }
 
     /// The newest decision; for a target that nobody asked for before, the first one.
