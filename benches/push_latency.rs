@@ -80,7 +80,10 @@ fn push_latency(c: &mut Criterion) {
             replicas: 0,
             ready_replicas: 0,
             endpoints: vec![],
-            gateway: Some(Gateway { address: ([127, 0, 0, 1], 9090).into() }),
+            gateway: Some(Gateway {
+                address: ([127, 0, 0, 1], 9090).into(),
+                pool: "demo-inferencepool".into(),
+            }),
         };
         fleet.send(FleetEvent::Applied(asleep)).await.expect("the aggregator runs");
         let drain = CancellationToken::new();

@@ -224,7 +224,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         broken: broken.clone(),
         tasks: tasks.clone(),
     };
-    let serving = tasks.spawn(opening.open(cluster, cancel.clone()));
+    let serving = if cluster.is_some() {
+        tasks.spawn(opening.open(cluster, cancel.clone()))
+    } else {
+        // Nothing to wait for: whoever started this can connect when it returns.
+        let opened = opening.open(None, cancel.clone()).await;
+        tasks.spawn(std::future::ready(opened))
+    };
 
     let (reporter, health_service) = health::service();
     let reporting = health::report(reporter, gates.readiness());
