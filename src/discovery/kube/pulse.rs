@@ -66,7 +66,9 @@ mod tests {
             (15, &[], true),
             (99, &[Pods], false),
         ] {
-            heard.iter().for_each(|source| pulse.beat(*source));
+            for source in heard {
+                pulse.beat(*source);
+            }
             assert_eq!(pulse.is_due(start + Duration::from_secs(seconds)), due, "at {seconds} s");
         }
     }

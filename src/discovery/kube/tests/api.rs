@@ -3,6 +3,7 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,9 +13,15 @@ use hyper::body::Frame;
 use kube::{Client, client::Body};
 use reqwest::Url;
 use serde_json::{Value, json};
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::timeout,
+};
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
+
+/// Nothing that a test waits for takes longer.
+pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
 type Frames = StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
@@ -56,18 +63,22 @@ impl FakeApi {
         (Client::new(service, "default"), Self { calls, parked: VecDeque::new() })
     }
 
-    /// The next call for `path`.
+    /// The next call for `path`. Gives up after an hour of virtual time, for without an end a
+    /// test would wait for ever.
     pub(super) async fn next(&mut self, path: &str) -> Call {
         if let Some(found) = self.parked.iter().position(|call| call.path == path) {
             return self.parked.remove(found).unwrap();
         }
-        loop {
-            let call = self.calls.recv().await.expect("the client is gone");
-            if call.path == path {
-                return call;
+        let found = async {
+            loop {
+                let call = self.calls.recv().await.expect("the client is gone");
+                if call.path == path {
+                    return call;
+                }
+                self.parked.push_back(call);
             }
-            self.parked.push_back(call);
-        }
+        };
+        timeout(LONGEST, found).await.unwrap_or_else(|_| panic!("nobody asks for {path}"))
     }
 }
 

@@ -8,7 +8,10 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{api::FakeApi, logs, pod};
+use super::{
+    api::{FakeApi, LONGEST},
+    logs, pod,
+};
 use crate::{
     core::cluster::{Named, pod::PodObject},
     discovery::kube::{
@@ -36,7 +39,8 @@ impl Rig {
 
     /// The next news in a line.
     async fn news(&mut self) -> String {
-        match self.news.recv().await.expect("the feed has ended") {
+        let news = timeout(LONGEST, self.news.recv()).await.expect("there is no news");
+        match news.expect("the feed has ended") {
             News::Listed(pods) => {
                 let names: Vec<_> = pods.iter().map(|pod| pod.object_name().name.to_string()).collect();
                 format!("listed {}", names.join(" "))

@@ -11,7 +11,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    api::{FakeApi, OpenWatch},
+    api::{FakeApi, LONGEST, OpenWatch},
     inference_set, logs, pod,
 };
 use crate::{
@@ -58,10 +58,15 @@ impl Rig {
         (rig, pods, sets)
     }
 
+    async fn any_event(&mut self) -> FleetEvent {
+        let event = timeout(LONGEST, self.events.recv()).await.expect("nothing happens");
+        event.expect("discovery has ended")
+    }
+
     /// The next event in a line; signs of life are passed over.
     async fn event(&mut self) -> String {
         loop {
-            match self.events.recv().await.expect("discovery has ended") {
+            match self.any_event().await {
                 FleetEvent::Applied(set) => return line(&set),
                 FleetEvent::Deleted(key) => return format!("{} gone", key.name),
                 FleetEvent::Reset(sets) => {
@@ -149,7 +154,8 @@ async fn a_pod_made_again_is_another_and_one_missing_from_a_list_is_gone() {
     assert_eq!(rig.event().await, "demo 2 [u-3 u-2]");
     pods.error(410);
     let list = rig.api.next(PODS).await;
-    assert!(timeout(Duration::from_secs(1), rig.event()).await.is_err(), "nothing is gone until it is known");
+    let quiet = timeout(Duration::from_secs(1), rig.event()).await.is_err();
+    assert!(quiet, "nothing is gone until it is known");
     list.list("200", &[pod("demo-b-0", "u-4", "190"), pod("demo-c-0", "u-5", "191")]);
     assert_eq!(rig.event().await, "demo 2 [u-4 u-5]");
 }
@@ -181,7 +187,7 @@ async fn bookmarks_of_both_watches_keep_the_fleet_alive() {
 #[tokio::test(start_paused = true)]
 async fn inference_sets_alone_do_not_keep_it_alive() {
     let (mut rig, pods, sets) = Rig::started(&[]).await;
-    assert_eq!(rig.events.recv().await, Some(FleetEvent::Alive), "the lists are a sign of life");
+    assert_eq!(rig.any_event().await, FleetEvent::Alive, "the lists are a sign of life");
     drop(pods);
     // The first bookmark may complete what the start of the pods' watch had begun.
     for round in 0..20 {
@@ -193,10 +199,9 @@ async fn inference_sets_alone_do_not_keep_it_alive() {
     for round in 20..40 {
         rig.api.next(PODS).await.fail(403, "forbidden");
         sets.send("MODIFIED", &inference_set("demo", round, &format!("3{round}")));
-        match rig.events.recv().await {
-            Some(FleetEvent::Alive) => signs += 1,
-            Some(event) => assert!(matches!(event, FleetEvent::Applied(_))),
-            None => panic!("discovery has ended"),
+        match rig.any_event().await {
+            FleetEvent::Alive => signs += 1,
+            event => assert!(matches!(event, FleetEvent::Applied(_))),
         }
     }
     assert_eq!(signs, 0);
