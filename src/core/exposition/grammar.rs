@@ -59,6 +59,7 @@ pub(super) fn head(input: &[u8]) -> Parsed<'_, Head<'_>> {
 }
 
 /// What follows the head: labels, value, timestamp, exemplar, up to the end of the line.
+#[inline]
 pub(super) fn body<'p>(head: Head<'p>, input: &'p [u8]) -> Option<Sample<'p>> {
     let (input, labels) = match head {
         Head::Plain(_) => labels_after_plain_name(input),
@@ -70,6 +71,7 @@ pub(super) fn body<'p>(head: Head<'p>, input: &'p [u8]) -> Option<Sample<'p>> {
     Some(Sample { name: head.name(), labels, value, timestamp_ms })
 }
 
+#[inline]
 fn labels_after_plain_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
     match skip_blank(input).split_first() {
         Some((b'{', inside)) => labels(inside),
@@ -83,6 +85,7 @@ fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
 }
 
 /// What stands between the braces, and the closing one.
+#[inline]
 fn labels(input: &[u8]) -> Parsed<'_, Labels<'_>> {
     let mut labels = Labels::default();
     let mut rest = input;

@@ -1,6 +1,6 @@
-//! The labels of a sample: checked when the line was read, taken apart only when asked.
+//! The labels of a sample.
 
-use std::{borrow::Cow, iter::FusedIterator};
+use std::{borrow::Cow, fmt, iter::FusedIterator};
 
 use super::grammar;
 
@@ -33,7 +33,7 @@ pub struct Label<'p> {
 }
 
 /// A label's name or value as the page prints it, without quotes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct LabelText<'p> {
     raw: &'p [u8],
 }
@@ -120,6 +120,12 @@ impl<'p> LabelText<'p> {
     #[must_use]
     pub fn to_f64(self) -> Option<f64> {
         super::number::value(self.raw)
+    }
+}
+
+impl fmt::Debug for LabelText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\"", String::from_utf8_lossy(self.raw))
     }
 }
 
