@@ -10,6 +10,7 @@ pub mod core;
 pub mod demo;
 pub mod discovery;
 pub mod metrics;
+pub mod provision;
 pub mod readiness;
 pub mod run;
 pub mod scrape;

@@ -32,6 +32,8 @@ pub struct Metrics {
     pub rpcs_handled: Family<RpcCodeLabels, Counter>,
     pub rpc_duration: Family<RpcLabels, Histogram>,
     pub wakes_not_honoured: Counter,
+    pub provisioning: Gauge,
+    pub provision_problems: Family<ProblemLabels, Gauge>,
     registry: Arc<Registry>,
 }
 
@@ -71,6 +73,12 @@ pub struct RpcCodeLabels {
     pub grpc_code: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProblemLabels {
+    /// The reason of the Warning event.
+    pub reason: &'static str,
+}
+
 /// The buckets of Go's client library, which the existing dashboards read.
 const DURATION_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -97,6 +105,8 @@ impl Metrics {
             rpcs_handled: Family::default(),
             rpc_duration: Family::new_with_constructor(duration),
             wakes_not_honoured: Counter::default(),
+            provisioning: Gauge::default(),
+            provision_problems: Family::default(),
             registry: Arc::default(),
         };
         metrics.registry = Arc::new(metrics.register(targets, clock));
@@ -137,6 +147,16 @@ impl Metrics {
             "wakes_not_honoured",
             "Times that demand met no replica for 30 s although it was pushed",
             self.wakes_not_honoured.clone(),
+        );
+        own.register(
+            "provisioning",
+            "1 while this replica makes ScaledObjects from annotations: it leads, and KEDA and KAITO are there",
+            self.provisioning.clone(),
+        );
+        own.register(
+            "provision_problems",
+            "InferenceSets that something stands against, by the reason of the Warning event",
+            self.provision_problems.clone(),
         );
         own.register(
             "build",
