@@ -18,6 +18,11 @@ pub(super) trait Observed: Sized + PartialEq {
 
     /// The InferenceSets whose plan depends on this object.
     fn concerns(&self) -> Vec<InferenceSetKey>;
+
+    /// Grows with every change of the object; 0 where nobody but the watch brings it.
+    fn version(&self) -> u64 {
+        0
+    }
 }
 
 /// Namespace and name.
@@ -103,7 +108,8 @@ impl<T: Observed> Collection<T> {
         }
     }
 
-    /// Takes in one object as it is now.
+    /// Takes in one object as it is now: the answer to a request, which may be ahead of the
+    /// watch.
     pub fn observe(&mut self, object: DynamicObject) -> Vec<InferenceSetKey> {
         self.replace(object_key(&object), T::read(object))
     }
@@ -115,10 +121,12 @@ impl<T: Observed> Collection<T> {
 
     fn replace(&mut self, key: ObjectKey, new: Option<T>) -> Vec<InferenceSetKey> {
         let old = self.objects.remove(&key);
-        if old == new {
-            if let Some(same) = new {
-                self.objects.insert(key, same);
-            }
+        let is_news = match (&old, &new) {
+            (Some(old), Some(new)) => old != new && old.version() <= new.version(),
+            (old, new) => old.is_some() || new.is_some(),
+        };
+        if !is_news {
+            self.objects.extend(old.map(|old| (key, old)));
             return Vec::new();
         }
         let mut touched = Vec::new();

@@ -11,6 +11,7 @@
 //!
 //! An InferenceSet for which nothing is to be done costs no request.
 
+mod gateways;
 mod index;
 mod notices;
 mod observed;
@@ -26,6 +27,7 @@ mod tests;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
+pub use gateways::Gateways;
 use kube::Client;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +44,8 @@ pub struct Provisioner {
     /// The pod's name, for events.
     pub instance: Option<String>,
     pub metrics: Metrics,
-    /// The InferenceSets for which a gateway was found that holds requests at zero replicas.
+    /// The InferenceSets for which a gateway was found that holds requests at zero replicas
+    /// ([`Gateways`]).
     pub gateways: Receiver<Arc<BTreeSet<InferenceSetKey>>>,
     /// At least 1. Events count too; lists and watches don't.
     pub writes_per_second: u32,

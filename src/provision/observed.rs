@@ -100,12 +100,7 @@ impl Observed for MultiRoleInference {
             let role = roles.iter().find(|it| it["type"] == role.as_str())?;
             number(&role["replicas"])
         });
-        Some(Self {
-            key: key(&object)?,
-            uid: object.metadata.uid.clone()?,
-            annotations: ours(object),
-            fixed,
-        })
+        Some(Self { key: key(&object)?, uid: object.metadata.uid.clone()?, annotations: ours(object), fixed })
     }
 
     fn concerns(&self) -> Vec<InferenceSetKey> {
@@ -119,6 +114,11 @@ impl Observed for ScaledObject {
         let mut value = serde_json::to_value(object).ok()?;
         value.as_object_mut()?.remove("status");
         Some(Self(value))
+    }
+
+    /// Every API server counts in them, across all objects of a kind.
+    fn version(&self) -> u64 {
+        self.0["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok()).unwrap_or(0)
     }
 
     /// It may stand in an InferenceSet's way by its target or by its name, and it may be
@@ -161,7 +161,11 @@ impl Observed for Hpa {
     fn concerns(&self) -> Vec<InferenceSetKey> {
         let namespace = self.0["metadata"]["namespace"].as_str();
         let target = self.0["spec"]["scaleTargetRef"]["name"].as_str();
-        namespace.zip(target).map(|(namespace, name)| InferenceSetKey::new(namespace, name)).into_iter().collect()
+        namespace
+            .zip(target)
+            .map(|(namespace, name)| InferenceSetKey::new(namespace, name))
+            .into_iter()
+            .collect()
     }
 }
 

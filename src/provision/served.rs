@@ -85,7 +85,8 @@ async fn look(client: &Client) -> Result<Served, NotServed> {
     let keda = resources(client, KEDA[0]).await?;
     // The newer version stands first.
     let find = |all: &[ApiResource], kind| all.iter().find(|resource| resource.kind == kind).cloned();
-    let require = |all: &[ApiResource], kind, group| find(all, kind).ok_or(NotServed::Missing { kind, group });
+    let require =
+        |all: &[ApiResource], kind, group| find(all, kind).ok_or(NotServed::Missing { kind, group });
     Ok(Served {
         inference_sets: require(&kaito, "InferenceSet", "kaito.sh")?,
         scaled_objects: require(&keda, "ScaledObject", "keda.sh")?,
@@ -98,7 +99,7 @@ async fn look(client: &Client) -> Result<Served, NotServed> {
 async fn resources(client: &Client, version: &'static str) -> Result<Vec<ApiResource>, NotServed> {
     let list = match client.list_api_group_resources(version).await {
         Ok(list) => list,
-        Err(kube::Error::Api(status)) if status.is_not_found() => return Ok(Vec::new()),
+        Err(kube::Error::Api(status)) if status.code == 404 => return Ok(Vec::new()),
         Err(source) => return Err(NotServed::Ask { version, source }),
     };
     let (group, number) = version.split_once('/').unwrap_or(("", version));

@@ -90,8 +90,9 @@ impl<'a> Session<'a> {
                 () = self.queue.end_of_pause() => {}
                 Ok(()) = gateways.changed() => {
                     let now = gateways.borrow_and_update().clone();
-                    let changed: Vec<_> = self.gateways.symmetric_difference(&now).cloned().collect();
-                    changed.into_iter().for_each(|set| self.queue.add(set));
+                    for set in self.gateways.symmetric_difference(&now) {
+                        self.queue.add(set.clone());
+                    }
                     self.gateways = now;
                 }
             }
@@ -125,9 +126,14 @@ impl<'a> Session<'a> {
         let Written { set, end, told, subject } = written;
         self.notices.told(&set, &told);
         let verdict = match end {
-            End::Done => {
+            End::Done | End::Applied(_) => {
                 if let Some(rejection) = self.rejections.remove(&set) {
                     self.notices.retract(&set, &rejection);
+                }
+                if let End::Applied(object) = end {
+                    // So that what the watch still says of the time before is not planned upon.
+                    let touched = self.index.scaled_objects.observe(*object);
+                    self.add_others(&set, touched);
                 }
                 Verdict::Done
             }
@@ -137,7 +143,7 @@ impl<'a> Session<'a> {
                     Some(object) => self.index.scaled_objects.observe(*object),
                     None => self.index.scaled_objects.remove(&set.namespace, &name),
                 };
-                touched.into_iter().filter(|it| *it != set).for_each(|it| self.queue.add(it));
+                self.add_others(&set, touched);
                 Verdict::Conflict
             }
             End::Failed(error) => {
@@ -149,6 +155,13 @@ impl<'a> Session<'a> {
             }
         };
         self.queue.finish(&set, verdict);
+    }
+
+    /// For `set` itself the verdict says whether to go on.
+    fn add_others(&mut self, set: &InferenceSetKey, touched: Vec<InferenceSetKey>) {
+        for other in touched.into_iter().filter(|it| it != set) {
+            self.queue.add(other);
+        }
     }
 }
 

@@ -1,6 +1,8 @@
 //! From what is known of one InferenceSet to what is to be done and said. Pure: the index is
 //! looked at, and nothing else.
 
+use std::collections::BTreeMap;
+
 use serde_json::Value;
 
 use super::{
@@ -45,7 +47,7 @@ pub(super) fn step(
     let served = circumstances.served;
     let api_version = served.inference_sets.api_version.clone();
     let owner = Owner { key: key.clone(), uid: set.uid.clone(), api_version };
-    // Of every kind, what looks at this InferenceSet only through its name is judged by the plan.
+    // Others' included: the plan tells them apart.
     let observed: Vec<&Value> = index.scaled_objects.of(key).map(|object| &object.0).collect();
     let subject = Subject {
         api_version: owner.api_version.clone(),
@@ -63,23 +65,20 @@ pub(super) fn step(
         adopting: observed.iter().any(|object| scaledobject::is_the_replaced_scalers(object, &owner)),
         fixed_replicas,
     };
-    let texts = |annotations| std::collections::BTreeMap::<String, String>::iter(annotations);
     let on_parent = parent.map(|(parent, source)| {
-        let pairs = texts(&parent.annotations).map(|(key, text)| (key.as_str(), text.as_str()));
-        (decide(source, pairs, &facts), Subject {
-            api_version: served.multi_role_inferences.as_ref().map_or_else(String::new, |it| it.api_version.clone()),
+        let resource = served.multi_role_inferences.as_ref();
+        let speaker = Subject {
+            api_version: resource.map_or_else(String::new, |resource| resource.api_version.clone()),
             kind: "MultiRoleInference",
             key: parent.key.clone(),
             uid: parent.uid.clone(),
-        })
+        };
+        (decide(source, pairs(&parent.annotations), &facts), speaker)
     });
     // What the parent says of the role goes before what its child says.
     let (decision, speaker) = match on_parent {
         Some((decision, speaker)) if decision != Decision::Off => (decision, speaker),
-        _ => {
-            let pairs = texts(&set.annotations).map(|(key, text)| (key.as_str(), text.as_str()));
-            (decide(Source::InferenceSet, pairs, &facts), subject.clone())
-        }
+        _ => (decide(Source::InferenceSet, pairs(&set.annotations), &facts), subject.clone()),
     };
 
     let notice = |reason, note: String| Notice { subject: speaker.clone(), reason, note };
@@ -101,6 +100,10 @@ pub(super) fn step(
         }
     };
     Some(Step { plan, notices, subject })
+}
+
+fn pairs(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    annotations.iter().map(|(key, text)| (key.as_str(), text.as_str()))
 }
 
 /// The `MultiRoleInference` that made an InferenceSet, as which role, and the number of

@@ -62,7 +62,9 @@ pub(super) fn watch(client: &Client, served: &Served) -> Changes {
         (Kind::Hpa, Some(&hpas)),
     ];
     select_all(
-        sources.into_iter().filter_map(|(kind, resource)| Some(watch_one(client.clone(), kind, resource?.clone()))),
+        sources
+            .into_iter()
+            .filter_map(|(kind, resource)| Some(watch_one(client.clone(), kind, resource?.clone()))),
     )
 }
 

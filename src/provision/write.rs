@@ -49,8 +49,13 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) enum End {
     Done,
+    /// As [`Self::Done`], and this is the ScaledObject now.
+    Applied(Box<DynamicObject>),
     /// The ScaledObject is not what was planned upon. Holds its name and what it is now.
-    Conflict { name: String, now: Option<Box<DynamicObject>> },
+    Conflict {
+        name: String,
+        now: Option<Box<DynamicObject>>,
+    },
     Failed(WriteError),
 }
 
@@ -98,7 +103,9 @@ impl WriteError {
     /// will not help, and its user should know.
     pub fn rejection(&self) -> Option<String> {
         match self {
-            Self::Apply { source, .. } | Self::TakeOver { source, .. } if matches!(source.code(), 400 | 403 | 422) => {
+            Self::Apply { source, .. } | Self::TakeOver { source, .. }
+                if matches!(source.code(), 400 | 403 | 422) =>
+            {
                 Some(format!("the ScaledObject was refused: {source}"))
             }
             _ => None,
@@ -117,7 +124,12 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(client: Client, scaled_objects: ApiResource, instance: Option<String>, writes_per_second: u32) -> Self {
+    pub fn new(
+        client: Client,
+        scaled_objects: ApiResource,
+        instance: Option<String>,
+        writes_per_second: u32,
+    ) -> Self {
         let mut turns = tokio::time::interval(Duration::from_secs(1) / writes_per_second.max(1));
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
@@ -133,7 +145,7 @@ impl Writer {
             warn!(inference_set = %set, reason = notice.reason, "{}", notice.note);
             match self.tell(EventType::Warning, &notice.subject, notice.reason, &notice.note).await {
                 Ok(()) => told.push(notice),
-                Err(error) if matches!(end, End::Done) => end = End::Failed(error),
+                Err(error) if matches!(end, End::Done | End::Applied(_)) => end = End::Failed(error),
                 Err(_) => {}
             }
         }
@@ -147,7 +159,12 @@ impl Writer {
         }
     }
 
-    async fn try_change(&self, set: &InferenceSetKey, plan: Plan, subject: &Subject) -> Result<End, WriteError> {
+    async fn try_change(
+        &self,
+        set: &InferenceSetKey,
+        plan: Plan,
+        subject: &Subject,
+    ) -> Result<End, WriteError> {
         for surplus in plan.surplus {
             self.delete(set, surplus, "there is an older one for the same InferenceSet", subject).await?;
         }
@@ -170,9 +187,9 @@ impl Writer {
         parameters.force = force;
         let api = self.api(set);
         match self.request(api.patch(name, &parameters, &Patch::Apply(object))).await {
-            Ok(_) => {
+            Ok(applied) => {
                 info!(inference_set = %set, scaled_object = name, created = !force, "applied");
-                Ok(End::Done)
+                Ok(End::Applied(Box::new(applied)))
             }
             Err(error) if error.code() == 409 => self.look_again(set, name).await,
             Err(source) => Err(WriteError::Apply { name: name.to_owned(), source }),
@@ -185,7 +202,8 @@ impl Writer {
         let patch = serde_json::from_value(patch)
             .map_err(|error| failed(RequestError::Answer(kube::Error::SerdeError(error))))?;
         let patch = Patch::<()>::Json(patch);
-        let parameters = PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
+        let parameters =
+            PatchParams { field_manager: Some(FIELD_MANAGER.to_owned()), ..PatchParams::default() };
         let api = self.api(set);
         match self.request(api.patch(&name, &parameters, &patch)).await {
             Ok(patched) => {
@@ -293,7 +311,8 @@ mod tests {
     #[test]
     fn a_note_fits_into_an_event() {
         assert_eq!(shortened("short"), "short");
-        for long in ["x".repeat(1024), "x".repeat(1025), "é".repeat(1024), format!("x{}", "é".repeat(1024))] {
+        for long in ["x".repeat(1024), "x".repeat(1025), "é".repeat(1024), format!("x{}", "é".repeat(1024))]
+        {
             let shortened = shortened(&long);
             assert!(shortened.len() <= NOTE_LIMIT && shortened.len() > NOTE_LIMIT - 6, "{}", shortened.len());
             assert_eq!(shortened == long, long.len() <= NOTE_LIMIT);

@@ -121,11 +121,15 @@ impl ApiServer {
     }
 
     /// Creates an object, or replaces it whole; what is missing of its metadata is added.
-    /// Unless it says otherwise it was written by `kubectl`.
     pub fn put(&self, object: Value) {
+        self.put_as("kubectl", object);
+    }
+
+    /// [`Self::put`] by an Update of `manager`, unless the object says itself who wrote it.
+    pub fn put_as(&self, manager: &str, object: Value) {
         let mut state = self.state();
         let place = state.place_of(&object);
-        state.put(place, managed::owned_by(object, "kubectl"));
+        state.put(place, managed::owned_by(object, manager));
         self.announce(&state);
     }
 
@@ -160,6 +164,14 @@ impl ApiServer {
         let Place { group, plural, .. } = state.place(kind, "", "");
         let of_kind = |place: &Place| place.group == group && place.plural == plural;
         state.objects.iter().filter(|(place, _)| of_kind(place)).map(|(_, object)| object.clone()).collect()
+    }
+
+    /// How many objects of a kind there are.
+    #[must_use]
+    pub fn count(&self, kind: &str) -> usize {
+        let state = self.state();
+        let Place { group, plural, .. } = state.place(kind, "", "");
+        state.objects.keys().filter(|place| place.group == group && place.plural == plural).count()
     }
 
     /// Every event so far, as `REASON KIND/NAME: NOTE`, in their order.
@@ -255,7 +267,8 @@ impl State {
         }
         if metadata["creationTimestamp"].is_null() {
             let (hours, minutes, seconds) = (version / 3600 % 24, version / 60 % 60, version % 60);
-            metadata["creationTimestamp"] = format!("2026-11-01T{hours:02}:{minutes:02}:{seconds:02}Z").into();
+            metadata["creationTimestamp"] =
+                format!("2026-11-01T{hours:02}:{minutes:02}:{seconds:02}Z").into();
         }
         self.objects.insert(place.clone(), object.clone());
         self.history.push(Change { version, place, what, object: object.clone() });
@@ -287,5 +300,15 @@ impl State {
 
 /// A failure as the API server words it.
 fn status(code: u16, message: &str) -> Value {
-    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "message": message})
+    let reason = match code {
+        400 => "BadRequest",
+        403 => "Forbidden",
+        404 => "NotFound",
+        409 => "Conflict",
+        410 => "Expired",
+        422 => "Invalid",
+        429 => "TooManyRequests",
+        _ => "InternalError",
+    };
+    json!({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": message})
 }

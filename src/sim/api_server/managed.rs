@@ -41,7 +41,8 @@ pub(super) fn apply(
     force: bool,
 ) -> Result<Value, String> {
     let wanted = &applied["metadata"]["resourceVersion"];
-    if !wanted.is_null() && existing.is_none_or(|existing| existing["metadata"]["resourceVersion"] != *wanted) {
+    if !wanted.is_null() && existing.is_none_or(|existing| existing["metadata"]["resourceVersion"] != *wanted)
+    {
         return Err("the object has been modified".to_owned());
     }
     let mut object = existing.cloned().unwrap_or_else(|| json!({"metadata": {"managedFields": []}}));
@@ -52,9 +53,8 @@ pub(super) fn apply(
 
     for other in &mut others {
         let owned = read_tree(&other["fieldsV1"]);
-        let lost = |path: &&Path| {
-            new.iter().any(|it| overlap(it, path) && value(&object, it) != value(applied, it))
-        };
+        let lost =
+            |path: &&Path| new.iter().any(|it| overlap(it, path) && value(&object, it) != value(applied, it));
         let lost: BTreeSet<Path> = owned.iter().filter(lost).cloned().collect();
         if let (Some(path), false) = (lost.first(), force) {
             return Err(format!("conflict with {} over .{}", other["manager"], path.join(".")));
@@ -179,38 +179,43 @@ fn remove(object: &mut Value, path: &[String]) {
 mod tests {
     use super::*;
 
-    fn applied(spec: Value) -> Value {
+    fn applied(spec: &Value) -> Value {
         json!({"apiVersion": "v1", "kind": "X", "metadata": {"name": "a"}, "spec": spec})
     }
 
     #[test]
     fn an_apply_owns_sets_and_takes_away_its_own_fields_only() {
-        let theirs = owned_by(applied(json!({"theirs": 1})), "kubectl");
-        let both = apply(Some(&theirs), &applied(json!({"ours": {"a": 1, "b": 2}, "list": [1]})), "us", false).unwrap();
+        let theirs = owned_by(applied(&json!({"theirs": 1})), "kubectl");
+        let both =
+            apply(Some(&theirs), &applied(&json!({"ours": {"a": 1, "b": 2}, "list": [1]})), "us", false)
+                .unwrap();
         assert_eq!(both["spec"], json!({"theirs": 1, "ours": {"a": 1, "b": 2}, "list": [1]}));
-        let less = apply(Some(&both), &applied(json!({"list": [2]})), "us", false).unwrap();
+        let less = apply(Some(&both), &applied(&json!({"list": [2]})), "us", false).unwrap();
         assert_eq!(less["spec"], json!({"theirs": 1, "list": [2]}));
-        assert_eq!(apply(Some(&less), &applied(json!({"list": [2]})), "us", false).unwrap(), less);
+        assert_eq!(apply(Some(&less), &applied(&json!({"list": [2]})), "us", false).unwrap(), less);
     }
 
     #[test]
     fn what_somebody_else_owns_is_taken_by_force_alone() {
-        let theirs = owned_by(applied(json!({"a": 1, "b": {"c": 1}})), "kubectl");
-        assert!(apply(Some(&theirs), &applied(json!({"a": 1})), "us", false).is_ok(), "the same is no conflict");
+        let theirs = owned_by(applied(&json!({"a": 1, "b": {"c": 1}})), "kubectl");
+        assert!(
+            apply(Some(&theirs), &applied(&json!({"a": 1})), "us", false).is_ok(),
+            "the same is no conflict"
+        );
         for conflicting in [json!({"a": 2}), json!({"b": {"c": 2}}), json!({"b": 3})] {
-            let error = apply(Some(&theirs), &applied(conflicting.clone()), "us", false).unwrap_err();
+            let error = apply(Some(&theirs), &applied(&conflicting), "us", false).unwrap_err();
             assert!(error.contains("kubectl"), "{error}");
-            let forced = apply(Some(&theirs), &applied(conflicting), "us", true).unwrap();
-            let after = apply(Some(&forced), &applied(json!({"d": 1})), "us", false).unwrap();
+            let forced = apply(Some(&theirs), &applied(&conflicting), "us", true).unwrap();
+            let after = apply(Some(&forced), &applied(&json!({"d": 1})), "us", false).unwrap();
             assert!(after["spec"].as_object().unwrap().len() == 2, "what was taken goes with us: {after}");
         }
     }
 
     #[test]
     fn an_apply_under_another_resource_version_is_refused() {
-        let mut theirs = owned_by(applied(json!({"a": 1})), "kubectl");
+        let mut theirs = owned_by(applied(&json!({"a": 1})), "kubectl");
         theirs["metadata"]["resourceVersion"] = "7".into();
-        let mut ours = applied(json!({"b": 1}));
+        let mut ours = applied(&json!({"b": 1}));
         for (version, taken) in [("7", true), ("6", false)] {
             ours["metadata"]["resourceVersion"] = version.into();
             assert_eq!(apply(Some(&theirs), &ours, "us", true).is_ok(), taken, "{version}");

@@ -33,8 +33,10 @@ impl ApiServer {
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
         let query: HashMap<String, String> =
             parts.uri.query().unwrap_or_default().split('&').filter_map(pair).collect();
-        let content = parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
-        let called = Called { method: &parts.method, path: parts.uri.path(), query: &query, content, body: &body };
+        let content =
+            parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
+        let called =
+            Called { method: &parts.method, path: parts.uri.path(), query: &query, content, body: &body };
         let mut state = self.state();
         if let Some(refusal) = called.refusal(&state) {
             return Ok(whole(refusal));
@@ -54,21 +56,24 @@ impl ApiServer {
     /// Every change of a kind after `from`, for as long as somebody reads.
     fn watch(&self, address: Address, from: u64) -> Answer {
         let (server, version) = (self.clone(), self.version.subscribe());
-        let lines = stream::unfold((server, version, address, from), |(server, mut version, address, from)| async move {
-            loop {
-                version.borrow_and_update();
-                let change = {
-                    let state = server.state();
-                    let at = state.history.partition_point(|change| change.version <= from);
-                    state.history[at..].iter().find(|change| address.covers(&change.place)).cloned()
-                };
-                if let Some(Change { version: seen, what, object, .. }) = change {
-                    let line = format!("{}\n", json!({"type": what, "object": address.shown(object)}));
-                    return Some((line, (server, version, address, seen)));
+        let lines = stream::unfold(
+            (server, version, address, from),
+            |(server, mut version, address, from)| async move {
+                loop {
+                    version.borrow_and_update();
+                    let change = {
+                        let state = server.state();
+                        let at = state.history.partition_point(|change| change.version <= from);
+                        state.history[at..].iter().find(|change| address.covers(&change.place)).cloned()
+                    };
+                    if let Some(Change { version: seen, what, object, .. }) = change {
+                        let line = format!("{}\n", json!({"type": what, "object": address.shown(object)}));
+                        return Some((line, (server, version, address, seen)));
+                    }
+                    version.changed().await.ok()?;
                 }
-                version.changed().await.ok()?;
-            }
-        });
+            },
+        );
         answer(StatusCode::OK, lines.map(|line| Ok(Frame::data(line.into()))).boxed())
     }
 }
@@ -144,7 +149,8 @@ impl Called<'_> {
             _ => return None,
         };
         let mut installed = state.installed.iter();
-        let installed = installed.find(|it| it.group == group && it.version == version && it.plural == plural)?;
+        let installed =
+            installed.find(|it| it.group == group && it.version == version && it.plural == plural)?;
         Some(Address {
             installed: installed.clone(),
             namespace: namespace.map(str::to_owned),
@@ -247,8 +253,8 @@ fn list(state: &State, address: &Address) -> Value {
 }
 
 /// As much of RFC 6902 as sets members of objects.
-fn json_patch(object: &mut Value, patch: &Value) -> Result<(), String> {
-    for step in patch.as_array().into_iter().flatten() {
+fn json_patch(object: &mut Value, steps: &Value) -> Result<(), String> {
+    for step in steps.as_array().into_iter().flatten() {
         let path = step["path"].as_str().unwrap_or_default();
         let (parent, member) = path.rsplit_once('/').unwrap_or_default();
         let member = member.replace("~1", "/").replace("~0", "~");
