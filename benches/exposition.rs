@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use keda_kaito_scaler::core::exposition::{Part, Selector, samples, select};
+use keda_kaito_scaler::core::exposition::{LabelText, Part, Selector, samples, select};
 
 const WANTED: [&str; 4] = [
     "vllm:num_requests_waiting",
@@ -132,7 +132,7 @@ fn exposition(c: &mut Criterion) {
                     count += 1;
                     sum += selected.sample.value;
                     if selected.part == Part::Bucket {
-                        let le = selected.sample.labels.get("le").and_then(|le| le.to_f64());
+                        let le = selected.sample.labels.get("le").and_then(LabelText::to_f64);
                         assert!(black_box(le).is_some());
                     }
                 });

@@ -19,7 +19,7 @@ pub struct Cli {
 #[derive(Debug, Args)]
 pub struct LogArgs {
     /// Verbosity: 0 to 3 transitions, 4 and 5 also each decision and scrape, 6 everything.
-    /// RUST_LOG wins where it is set.
+    /// `RUST_LOG` wins where it is set.
     #[arg(long, short = 'v', global = true, env = "KEDA_KAITO_SCALER_V", default_value_t = 2)]
     pub v: u8,
     #[arg(long, global = true, env = "KEDA_KAITO_SCALER_LOG_FORMAT", value_enum, default_value_t)]
@@ -44,7 +44,8 @@ pub enum Command {
 
 #[derive(Clone, Debug, Args)]
 pub struct RunArgs {
-    /// Endpoints from a file (YAML or JSON), which is read again when it changes.
+    /// Endpoints from a file (YAML or JSON), which is read again when it changes. Without it
+    /// they come from the cluster.
     #[arg(long, value_name = "FILE", env = "KEDA_KAITO_SCALER_ENDPOINTS_FILE")]
     pub endpoints_file: Option<PathBuf>,
     /// Address to listen on. Default: 127.0.0.1 with --insecure-grpc, else all addresses.
@@ -56,10 +57,18 @@ pub struct RunArgs {
     /// Port of /metrics, /livez, /readyz and /debug/targets; 0 takes any.
     #[arg(long, env = "KEDA_KAITO_SCALER_METRICS_PORT", default_value_t = 10451)]
     pub metrics_port: u16,
+    /// Address of the metrics port. Default: the bind address.
+    #[arg(long, value_name = "ADDRESS", env = "POD_IP")]
+    pub metrics_bind_address: Option<IpAddr>,
     /// Port of gRPC health, in plaintext; 0 takes any.
-    #[arg(long, env = "KEDA_KAITO_SCALER_GRPC_HEALTH_PORT", default_value_t = 10452)]
+    #[arg(
+        long,
+        alias = "health-probe-port",
+        env = "KEDA_KAITO_SCALER_GRPC_HEALTH_PORT",
+        default_value_t = 10452
+    )]
     pub grpc_health_port: u16,
-    /// Serve without TLS. Only on a loopback address.
+    /// Serve without TLS. Only on a loopback address, and only with --endpoints-file.
     #[arg(long, env = "KEDA_KAITO_SCALER_INSECURE_GRPC")]
     pub insecure_grpc: bool,
     /// For how long to serve on, unready, before clients are told to go elsewhere.
@@ -77,6 +86,117 @@ pub struct RunArgs {
     /// The largest metrics page that is read, in bytes.
     #[arg(long, value_name = "BYTES", env = "KEDA_KAITO_SCALER_PAGE_LIMIT", default_value_t = 8 << 20)]
     pub page_limit: usize,
+    #[command(flatten)]
+    pub cluster: ClusterArgs,
+    #[command(flatten)]
+    pub accepted: AcceptedArgs,
+}
+
+/// What is asked of the cluster, where endpoints come from one.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "In a cluster")]
+pub struct ClusterArgs {
+    /// The namespace of this release: the CA Secret and the Lease live there.
+    #[arg(long, env = "KEDA_KAITO_SCALER_WORKING_NAMESPACE", default_value = "kaito-workspace")]
+    pub working_namespace: String,
+    /// KEDA's namespace, where it reads Secrets: the certificates live there. Default: the
+    /// working namespace.
+    #[arg(long, env = "KEDA_KAITO_SCALER_KEDA_NAMESPACE")]
+    pub keda_namespace: Option<String>,
+    #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_SERVICE_NAME", default_value = "keda-kaito-scaler-svc")]
+    pub scaler_service_name: String,
+    #[arg(
+        long,
+        env = "KEDA_KAITO_SCALER_SCALER_CLIENT_SECRET_NAME",
+        default_value = "keda-kaito-scaler-client-certs"
+    )]
+    pub scaler_client_secret_name: String,
+    #[arg(
+        long,
+        env = "KEDA_KAITO_SCALER_SCALER_SERVER_SECRET_NAME",
+        default_value = "keda-kaito-scaler-server-certs"
+    )]
+    pub scaler_server_secret_name: String,
+    #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_CA_SECRET_NAME", default_value = "keda-kaito-scaler-ca")]
+    pub scaler_ca_secret_name: String,
+    /// How long a new certificate is valid.
+    #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_CERT_DURATION",
+          default_value = "43800h", value_parser = duration)]
+    pub cert_duration: Duration,
+    /// Write only while holding the Lease. Every replica serves in any case.
+    #[arg(long, value_name = "BOOL", env = "KEDA_KAITO_SCALER_LEADER_ELECT", default_value_t = true,
+          num_args = 0..=1, require_equals = true, default_missing_value = "true",
+          action = clap::ArgAction::Set)]
+    pub leader_elect: bool,
+    #[arg(long, env = "KEDA_KAITO_SCALER_LEADER_ELECT_RESOURCE_NAME", default_value = "keda-kaito-scaler")]
+    pub leader_elect_resource_name: String,
+    /// The Lease's namespace. Default: the working namespace.
+    #[arg(long, env = "KEDA_KAITO_SCALER_LEADER_ELECT_RESOURCE_NAMESPACE")]
+    pub leader_elect_resource_namespace: Option<String>,
+    #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_LEADER_ELECT_LEASE_DURATION",
+          default_value = "15s", value_parser = duration)]
+    pub leader_elect_lease_duration: Duration,
+    #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_LEADER_ELECT_RENEW_DEADLINE",
+          default_value = "10s", value_parser = duration)]
+    pub leader_elect_renew_deadline: Duration,
+    #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_LEADER_ELECT_RETRY_PERIOD",
+          default_value = "2s", value_parser = duration)]
+    pub leader_elect_retry_period: Duration,
+    /// Let a trigger read InferenceSets of other namespaces than its ScaledObject's.
+    #[arg(long, env = "KEDA_KAITO_SCALER_ALLOW_CROSS_NAMESPACE")]
+    pub allow_cross_namespace: bool,
+    /// The ServiceAccount whose tokens are shown to gateways. Its only right is to read
+    /// /metrics.
+    #[arg(long, value_name = "NAME", env = "KEDA_KAITO_SCALER_WAKE_SOURCE_SERVICE_ACCOUNT")]
+    pub wake_source_service_account: Option<String>,
+    /// A Service that may be shown such a token although no InferenceSet's pool owns it.
+    #[arg(
+        long,
+        value_name = "NAMESPACE/SERVICE",
+        env = "KEDA_KAITO_SCALER_WAKE_SOURCE_ALLOW",
+        value_delimiter = ','
+    )]
+    pub wake_source_allow: Vec<String>,
+    /// A kubeconfig file. Default: what KUBECONFIG names, else the pod's own account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Requests to the API server a second, on average; 0 is without limit.
+    #[arg(long, env = "KEDA_KAITO_SCALER_KUBE_CLIENT_QPS", default_value_t = 50.0)]
+    pub kube_client_qps: f64,
+    /// Requests to the API server at once.
+    #[arg(long, env = "KEDA_KAITO_SCALER_KUBE_CLIENT_BURST", default_value_t = 100)]
+    pub kube_client_burst: u32,
+    /// The pod's name, for the Lease.
+    #[arg(long, env = "POD_NAME", hide = true)]
+    pub pod_name: Option<String>,
+}
+
+/// Flags of the earlier scaler that mean nothing here. Taken, so that its arguments still
+/// start this one.
+#[derive(Clone, Debug, Args)]
+pub struct AcceptedArgs {
+    #[arg(long, hide = true, num_args = 0..=1, require_equals = true, default_missing_value = "true")]
+    pub enable_profiling: Option<String>,
+    #[arg(long, hide = true)]
+    pub leader_elect_resource_lock: Option<String>,
+    #[arg(long, hide = true)]
+    pub vmodule: Option<String>,
+    #[arg(long, hide = true)]
+    pub log_flush_frequency: Option<String>,
+}
+
+/// The arguments as the program was started with, with the command `run` put in front where
+/// they start with a flag: the earlier scaler had no commands.
+pub fn with_default_command(arguments: impl IntoIterator<Item = String>) -> Vec<String> {
+    let mut arguments: Vec<String> = arguments.into_iter().collect();
+    let shows_something = ["-h", "--help", "-V", "--version"];
+    if let Some(first) = arguments.get(1)
+        && first.starts_with('-')
+        && !shows_something.contains(&first.as_str())
+    {
+        arguments.insert(1, "run".to_owned());
+    }
+    arguments
 }
 
 #[derive(Debug, Args)]

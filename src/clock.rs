@@ -16,10 +16,16 @@ pub struct Clock {
 impl Clock {
     /// Anchors monotonic time to the wall clock as it stands now.
     #[must_use]
-    #[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock")]
     pub fn start() -> Self {
-        let unix_at_anchor = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        Self { anchor: Instant::now(), unix_at_anchor }
+        Self { anchor: Instant::now(), unix_at_anchor: Self::wall().since_unix() }
+    }
+
+    /// What the wall clock says, which may jump. Only certificates care: they are about dates.
+    #[must_use]
+    #[expect(clippy::disallowed_methods, reason = "the one reading of the wall clock")]
+    pub fn wall() -> Moment {
+        let since_unix = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+        Moment::from_unix(since_unix.unwrap_or_default())
     }
 
     /// The current moment.

@@ -9,7 +9,12 @@ pub mod clock;
 pub mod core;
 pub mod demo;
 pub mod discovery;
+#[cfg(test)]
+mod fake_api;
+pub mod kube_client;
+pub mod lease;
 pub mod metrics;
+pub mod pki;
 pub mod provision;
 pub mod readiness;
 pub mod run;

@@ -6,21 +6,32 @@ use std::{
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     path::Path,
     process::ExitCode,
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::Parser;
 use keda_kaito_scaler::{
     aggregator::GatewaySettings,
-    cli::{CheckArgs, CheckTriggerArgs, Cli, Command, DemoArgs, RunArgs, ScanArgs},
+    cli::{
+        CheckArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, RunArgs, ScanArgs,
+        with_default_command,
+    },
     core::{
         check::{Assumptions, check},
+        lease::Timing,
         scan::scan,
+        tenancy::Tenancy,
         trigger::{Trigger, parse_arguments},
     },
     demo::{self, DemoOptions},
     error_chain,
-    run::{self, RunOptions, StartError},
+    kube_client::{ClusterAccess, Rate},
+    pki::store::Settings,
+    run::{
+        self, RunOptions, Source, StartError,
+        cluster::{ClusterOptions, Election},
+    },
     telemetry,
 };
 use tokio::signal::unix::{SignalKind, signal};
@@ -30,9 +41,10 @@ use tracing::{error, info};
 const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::parse_from(with_default_command(std::env::args()));
     let default_level = match cli.command {
-        Command::Demo(_) => "warn",
+        // Its live table owns the terminal.
+        Command::Demo(_) => "off",
         _ => telemetry::level(cli.logs.v),
     };
     telemetry::start(default_level, cli.logs.log_format);
@@ -50,27 +62,17 @@ fn main() -> ExitCode {
 }
 
 fn serve(args: RunArgs) -> Result<ExitCode> {
-    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
-    let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    let default_address = if args.insecure_grpc { loopback } else { everywhere };
-    let endpoints_file =
-        args.endpoints_file.context("--endpoints-file is missing: endpoints come from a file")?;
-    let options = RunOptions {
-        endpoints_file,
-        bind_address: args.bind_address.unwrap_or(default_address),
-        grpc_port: args.grpc_port,
-        metrics_port: args.metrics_port,
-        grpc_health_port: args.grpc_health_port,
-        insecure_grpc: args.insecure_grpc,
-        shutdown_delay: args.shutdown_delay,
-        first_round: args.first_round,
-        gateway: GatewaySettings { asleep: args.wake_interval, ..GatewaySettings::default() },
-        page_limit: args.page_limit,
+    let options = match run_options(args) {
+        Ok(options) => options,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            return Ok(ExitCode::from(BAD_INPUT));
+        }
     };
     runtime()?.block_on(async {
         let running = match run::start(options).await {
             Ok(running) => running,
-            Err(error @ (StartError::NoTls | StartError::InsecureAddress(_) | StartError::File(_))) => {
+            Err(error @ (StartError::InsecureAddress(_) | StartError::File(_) | StartError::Cluster(_))) => {
                 eprintln!("error: {}", error_chain(&error));
                 return Ok(ExitCode::from(BAD_INPUT));
             }
@@ -82,7 +84,7 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
             _ = terminated.recv() => ExitCode::SUCCESS,
             _ = interrupted.recv() => ExitCode::SUCCESS,
             () = running.broken() => {
-                error!("the gRPC listener has ended");
+                error!("a part has ended that the process can't do without");
                 ExitCode::FAILURE
             }
         };
@@ -92,6 +94,74 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
             _ = terminated.recv() => Ok(ExitCode::FAILURE),
             _ = interrupted.recv() => Ok(ExitCode::FAILURE),
         }
+    })
+}
+
+/// What the flags ask for, or what is wrong with them together.
+fn run_options(args: RunArgs) -> Result<RunOptions, String> {
+    let loopback = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    let everywhere = IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    let (source, default_address) = match (args.endpoints_file, args.insecure_grpc) {
+        (Some(file), true) => (Source::File(file), loopback),
+        (Some(_), false) => {
+            return Err("there is no TLS without a cluster: with --endpoints-file give --insecure-grpc, \
+                        which serves plaintext on loopback"
+                .into());
+        }
+        (None, true) => {
+            return Err("--insecure-grpc is for --endpoints-file only: in a cluster KEDA is served with \
+                        mutual TLS"
+                .into());
+        }
+        (None, false) => (Source::Cluster(Box::new(cluster_options(args.cluster)?)), everywhere),
+    };
+    Ok(RunOptions {
+        source,
+        bind_address: args.bind_address.unwrap_or(default_address),
+        metrics_bind_address: args.metrics_bind_address,
+        grpc_port: args.grpc_port,
+        metrics_port: args.metrics_port,
+        grpc_health_port: args.grpc_health_port,
+        shutdown_delay: args.shutdown_delay,
+        first_round: args.first_round,
+        gateway: GatewaySettings { asleep: args.wake_interval, ..GatewaySettings::default() },
+        page_limit: args.page_limit,
+    })
+}
+
+fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
+    let namespace = args.working_namespace;
+    let timing = Timing::new(
+        args.leader_elect_lease_duration,
+        args.leader_elect_renew_deadline,
+        args.leader_elect_retry_period,
+    );
+    let election = args.leader_elect.then_some(Election {
+        namespace: args.leader_elect_resource_namespace.unwrap_or_else(|| namespace.clone()),
+        lease: args.leader_elect_resource_name,
+        timing: timing.map_err(|problem| format!("--leader-elect-…: {problem}"))?,
+        pod: args.pod_name.unwrap_or_else(|| "keda-kaito-scaler".into()),
+    });
+    if args.cert_duration < Duration::from_secs(3_600) {
+        return Err(format!("--cert-duration is {:?}, but must be at least 1h", args.cert_duration));
+    }
+    Ok(ClusterOptions {
+        certificates: Settings {
+            namespace: args.keda_namespace.unwrap_or_else(|| namespace.clone()),
+            server_secret: args.scaler_server_secret_name,
+            client_secret: args.scaler_client_secret_name,
+            ca_secret: args.scaler_ca_secret_name,
+            own_namespace: namespace.clone(),
+            service: args.scaler_service_name,
+            leaf_life: args.cert_duration,
+        },
+        namespace,
+        election,
+        access: ClusterAccess {
+            kubeconfig: args.kubeconfig,
+            rate: Rate { per_second: args.kube_client_qps, burst: args.kube_client_burst },
+        },
+        tenancy: if args.allow_cross_namespace { Tenancy::AnyNamespace } else { Tenancy::OwnNamespace },
     })
 }
 

@@ -1,12 +1,15 @@
 //! The program's own metrics, served on `/metrics`.
 
-use std::{collections::HashSet, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
     metrics::{
-        counter::Counter,
+        counter::{ConstCounter, Counter},
         family::Family,
         gauge::{ConstGauge, Gauge},
         histogram::Histogram,
@@ -31,7 +34,6 @@ pub struct Metrics {
     pub rpcs_started: Family<RpcLabels, Counter>,
     pub rpcs_handled: Family<RpcCodeLabels, Counter>,
     pub rpc_duration: Family<RpcLabels, Histogram>,
-    pub wakes_not_honoured: Counter,
     pub provisioning: Gauge,
     pub provision_problems: Family<ProblemLabels, Gauge>,
     registry: Arc<Registry>,
@@ -89,6 +91,12 @@ impl Metrics {
     /// asked for.
     #[must_use]
     pub fn new(targets: Targets, clock: Clock) -> Self {
+        Self::with_collectors(targets, clock, Vec::new())
+    }
+
+    /// As [`Metrics::new`], with more that is read when a page is asked for.
+    #[must_use]
+    pub fn with_collectors(targets: Targets, clock: Clock, collectors: Vec<Box<dyn Collector>>) -> Self {
         let duration = || Histogram::new(DURATION_BUCKETS);
         let mut metrics = Self {
             scrapes: Family::default(),
@@ -104,12 +112,15 @@ impl Metrics {
             rpcs_started: Family::default(),
             rpcs_handled: Family::default(),
             rpc_duration: Family::new_with_constructor(duration),
-            wakes_not_honoured: Counter::default(),
             provisioning: Gauge::default(),
             provision_problems: Family::default(),
             registry: Arc::default(),
         };
-        metrics.registry = Arc::new(metrics.register(targets, clock));
+        let mut registry = metrics.register(targets, clock);
+        for collector in collectors {
+            registry.register_collector(collector);
+        }
+        metrics.registry = Arc::new(registry);
         metrics
     }
 
@@ -143,11 +154,6 @@ impl Metrics {
             self.activation_latency.clone(),
         );
         own.register("open_streams", "StreamIsActive calls that are open", self.open_streams.clone());
-        own.register(
-            "wakes_not_honoured",
-            "Times that demand met no replica for 30 s although it was pushed",
-            self.wakes_not_honoured.clone(),
-        );
         own.register(
             "provisioning",
             "1 while this replica makes ScaledObjects from annotations: it leads, and KEDA and KAITO are there",
@@ -244,12 +250,28 @@ impl Collector for TargetCollector {
         each!("target_active", "1 while the target is active", None, |snapshot, _index| {
             Some(f64::from(u8::from(snapshot.activity.is_active())))
         });
+        each!("stuck_in_flight", "Replicas that were not up by their deadline", None, |snapshot, _index| {
+            Some(f64::from(snapshot.stuck))
+        });
         each!(
             "snapshot_age",
             "Time since the decision that is served",
             Some(&Unit::Seconds),
             |snapshot, _index| Some(now.saturating_since(snapshot.at).as_secs_f64())
         );
+        let kind = ConstCounter::new(0_u64).metric_type();
+        let help = "Times that demand met no replica for 30 s although it was pushed";
+        let mut family = encoder.encode_descriptor("wake_not_honoured", help, None, kind)?;
+        // One ScaledObject may have several triggers.
+        let mut counts: BTreeMap<_, u64> = BTreeMap::new();
+        for (_, target) in &targets {
+            let object = (&*target.namespace, &*target.scaled_object);
+            *counts.entry(object).or_default() += target.not_honoured();
+        }
+        for ((namespace, scaled_object), count) in counts {
+            let labels = [("namespace", namespace), ("scaledobject", scaled_object)];
+            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
+        }
         Ok(())
     }
 }

@@ -10,7 +10,7 @@ use tokio::sync::watch;
 #[derive(Clone, Debug, Default)]
 struct State {
     /// What each closed gate waits for.
-    closed: BTreeMap<&'static str, &'static str>,
+    closed: BTreeMap<&'static str, String>,
     going_away: bool,
 }
 
@@ -41,9 +41,9 @@ impl Gates {
     }
 
     /// A closed gate; `waits_for` says for people what opens it.
-    pub fn gate(&self, name: &'static str, waits_for: &'static str) -> Gate {
+    pub fn gate(&self, name: &'static str, waits_for: impl Into<String>) -> Gate {
         self.state.send_modify(|state| {
-            state.closed.insert(name, waits_for);
+            state.closed.insert(name, waits_for.into());
         });
         Gate { name, state: self.state.clone() }
     }
@@ -66,6 +66,19 @@ impl Default for Gates {
 }
 
 impl Gate {
+    /// Says anew what is waited for.
+    pub fn waits_for(&self, what: impl Into<String>) {
+        let what = what.into();
+        self.state.send_if_modified(|state| {
+            let current = state.closed.entry(self.name).or_default();
+            let news = *current != what;
+            if news {
+                *current = what;
+            }
+            news
+        });
+    }
+
     pub fn open(self) {
         self.state.send_modify(|state| {
             state.closed.remove(self.name);

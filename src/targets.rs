@@ -14,6 +14,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
 use crate::{
@@ -23,6 +24,7 @@ use crate::{
         problem::Problems,
         push::PushState,
         snapshot::{Snapshot, Unavailable},
+        tenancy::{Tenancy, Trespass},
         time::Moment,
         trigger::{MetricSpec, Trigger},
     },
@@ -47,6 +49,7 @@ pub struct Target {
     last_push: AtomicU64,
     streams: AtomicUsize,
     ended_cleanly: AtomicBool,
+    not_honoured: AtomicU64,
 }
 
 impl Target {
@@ -131,6 +134,16 @@ impl Target {
         self.ended_cleanly.store(true, Relaxed);
     }
 
+    /// Counts a wake-up that nobody answered for too long.
+    pub fn note_not_honoured(&self) {
+        self.not_honoured.fetch_add(1, Relaxed);
+    }
+
+    /// How many wake-ups nobody answered for too long.
+    pub fn not_honoured(&self) -> u64 {
+        self.not_honoured.load(Relaxed)
+    }
+
     pub fn key(&self) -> &Arc<str> {
         &self.key
     }
@@ -140,32 +153,43 @@ fn millis(moment: Moment) -> u64 {
     u64::try_from(moment.since_unix().as_millis()).unwrap_or(u64::MAX)
 }
 
+/// Why there is no such target.
+#[derive(Debug, Error)]
+pub enum Refusal {
+    #[error(transparent)]
+    Invalid(Problems),
+    #[error(transparent)]
+    Forbidden(Trespass),
+}
+
 /// Every target that is in use. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Targets {
     map: Arc<papaya::HashMap<Arc<str>, Arc<Target>>>,
     commands: mpsc::UnboundedSender<Command>,
     clock: Clock,
+    tenancy: Tenancy,
 }
 
 impl Targets {
     #[must_use]
-    pub fn new(commands: mpsc::UnboundedSender<Command>, clock: Clock) -> Self {
-        Self { map: Arc::new(papaya::HashMap::new()), commands, clock }
+    pub fn new(commands: mpsc::UnboundedSender<Command>, clock: Clock, tenancy: Tenancy) -> Self {
+        Self { map: Arc::new(papaya::HashMap::new()), commands, clock, tenancy }
     }
 
     /// The target that `metadata` describes, made and registered where nobody asked for it
     /// yet.
     ///
     /// # Errors
-    /// Where the metadata is not a valid trigger: all of its problems.
+    /// Where the metadata is not a valid trigger: all of its problems. Where it names an
+    /// InferenceSet of another namespace, and that is not allowed.
     pub fn find_or_register(
         &self,
         namespace: &str,
         scaled_object: &str,
         metadata: &HashMap<String, String>,
         requested_metric: Option<&str>,
-    ) -> Result<Arc<Target>, Problems> {
+    ) -> Result<Arc<Target>, Refusal> {
         let key = key(namespace, scaled_object, metadata, requested_metric);
         let now = self.clock.now();
         if let Some(target) = self.map.pin().get(key.as_str()) {
@@ -173,7 +197,8 @@ impl Targets {
             return Ok(target.clone());
         }
         let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
-        let trigger = Trigger::parse(pairs, requested_metric)?;
+        let trigger = Trigger::parse(pairs, requested_metric).map_err(Refusal::Invalid)?;
+        self.tenancy.admit(namespace, &trigger.inference_set).map_err(Refusal::Forbidden)?;
         let key: Arc<str> = key.into();
         let specs = trigger.metric_specs();
         let target = Arc::new(Target {
@@ -189,6 +214,7 @@ impl Targets {
             last_push: AtomicU64::new(0),
             streams: AtomicUsize::new(0),
             ended_cleanly: AtomicBool::new(false),
+            not_honoured: AtomicU64::new(0),
         });
         let map = self.map.pin();
         // Of two calls that come at once, one registers and both use the same target.

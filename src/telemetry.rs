@@ -24,8 +24,10 @@ pub fn level(verbosity: u8) -> &'static str {
 /// Starts to log. `RUST_LOG` wins over `default_level`. Does nothing where a logger is there
 /// already.
 pub fn start(default_level: &str, format: LogFormat) {
-    let filter = EnvFilter::try_from_default_env()
-        .unwrap_or_else(|_| EnvFilter::new(format!("warn,keda_kaito_scaler={default_level}")));
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
+        let others = if default_level == "off" { "off" } else { "warn" };
+        EnvFilter::new(format!("{others},keda_kaito_scaler={default_level}"))
+    });
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
         LogFormat::Text => registry.with(fmt::layer().with_writer(std::io::stderr)).try_init(),

@@ -1,6 +1,8 @@
 //! The whole program over real sockets, with endpoints from a file: every kind of model
 //! server, hostile ones among them, and a shutdown in order.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::{collections::HashMap, fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
 
 use keda_kaito_scaler::{
@@ -14,6 +16,11 @@ use tokio::time::{Instant, timeout};
 use tonic::{
     Code,
     transport::{Channel, Endpoint},
+};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use tonic_reflection::pb::v1::{
+    ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
+    server_reflection_request::MessageRequest,
 };
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -238,7 +245,6 @@ async fn unready_comes_first_and_calls_are_served_on_during_the_delay() {
 
 #[tokio::test]
 async fn health_and_reflection_answer() {
-    use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
     let folder = TempDir::new().unwrap();
     let (running, _client) = start(&folder, &[]).await;
     let mut health = HealthClient::new(connect(running.health_address()).await);
@@ -253,10 +259,6 @@ async fn health_and_reflection_answer() {
     let unknown = HealthCheckRequest { service: "other".into() };
     assert_eq!(health.check(unknown).await.unwrap_err().code(), Code::NotFound);
 
-    use tonic_reflection::pb::v1::{
-        ServerReflectionRequest, server_reflection_client::ServerReflectionClient,
-        server_reflection_request::MessageRequest,
-    };
     let mut reflection = ServerReflectionClient::new(connect(running.grpc_address()).await);
     let request = ServerReflectionRequest {
         host: String::new(),

@@ -1,5 +1,7 @@
 //! `/debug/targets`: everything that is known of every target, for people.
 
+use std::fmt::Write as _;
+
 use serde::Serialize;
 
 use super::{Aggregator, group::Group};
@@ -74,7 +76,7 @@ impl<S> Aggregator<S> {
         let eta =
             group.pods().iter().filter_map(crate::core::pod::Pod::download_remaining).fold(0.0, f64::max);
         if eta > 0.0 {
-            why.push_str(&format!("; the model is downloaded in {eta} s"));
+            let _ = write!(why, "; the model is downloaded in {eta:.0} s");
         }
         DescribedTarget {
             namespace: target.namespace.to_string(),

@@ -30,6 +30,7 @@ use self::{
 use crate::{
     clock::Clock,
     core::{
+        evaluate::WATCH_SILENCE,
         fleet::{FleetEvent, InferenceSet},
         names::InferenceSetKey,
         pod::Phase,
@@ -183,7 +184,13 @@ impl<S: Scraper> Aggregator<S> {
 
     fn discovered(&mut self, event: FleetEvent) {
         let now = self.clock.now();
-        self.heard = Some(now);
+        // One InferenceSet that changes says nothing of whether the pods are still heard of.
+        if self.heard.is_none() || matches!(event, FleetEvent::Reset(_) | FleetEvent::Alive) {
+            let before = self.heard.replace(now);
+            if before.is_some_and(|before| now.saturating_since(before) >= WATCH_SILENCE) {
+                self.dirty = self.groups.keys().cloned().collect();
+            }
+        }
         match event {
             FleetEvent::Applied(set) => {
                 let key = set.key.clone();
@@ -227,7 +234,12 @@ impl<S: Scraper> Aggregator<S> {
             let settings = self.gateway_settings;
             let interval = if observed.replicas == 0 { settings.asleep } else { settings.awake };
             let gateway = observed.gateway.as_ref()?;
-            Some(GatewayPlan { address: gateway.address, interval, timeout: settings.timeout })
+            Some(GatewayPlan {
+                address: gateway.address,
+                pool: gateway.pool.clone(),
+                interval,
+                timeout: settings.timeout,
+            })
         });
         match &plan {
             Some(plan) => self
@@ -251,13 +263,10 @@ impl<S: Scraper> Aggregator<S> {
 
     fn count(&self, report: &ScrapeReport) {
         use crate::metrics::{PageLabels, ScrapeLabels};
-        match &report.outcome {
-            Ok(scraped) => {
-                let page = PageLabels { page: scraped.page.as_str() };
-                self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
-                self.metrics.lines_rejected.inc_by(scraped.rejected as u64);
-            }
-            Err(_) => {}
+        if let Ok(scraped) = &report.outcome {
+            let page = PageLabels { page: scraped.page.as_str() };
+            self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
+            self.metrics.lines_rejected.inc_by(scraped.rejected as u64);
         }
         let outcome = report.outcome_label().as_str();
         self.metrics.scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
@@ -316,7 +325,7 @@ impl<S: Scraper> Aggregator<S> {
             for target in &evaluation.not_honoured {
                 let (namespace, scaled_object) = (&target.namespace, &target.scaled_object);
                 warn!(%namespace, %scaled_object, "demand has met no replica for 30 s: KEDA does not act");
-                self.metrics.wakes_not_honoured.inc();
+                target.note_not_honoured();
             }
             self.count_phases(evaluation.phases);
             if let Some(again_at) = evaluation.again_at {

@@ -15,6 +15,7 @@ use crate::{
         page_choice::PageKind,
         push::{PushCause, Pusher},
         sample::{PodDemand, PodSample, Reading},
+        tenancy::Tenancy,
     },
     scrape::{ScrapeError, ScrapeId, ScrapePlan, Scraped},
 };
@@ -57,7 +58,6 @@ struct Rig {
     fleet: mpsc::Sender<FleetEvent>,
     reports: mpsc::Sender<ScrapeReport>,
     gateways: mpsc::Sender<GatewayReport>,
-    metrics: Metrics,
     cancel: CancellationToken,
     running: tokio::task::JoinHandle<Asked>,
 }
@@ -69,11 +69,11 @@ impl Rig {
         let (fleet, fleet_inbox) = mpsc::channel(16);
         let (reports, report_inbox) = mpsc::channel(16);
         let (gateways, gateway_inbox) = mpsc::channel(16);
-        let targets = Targets::new(commands.clone(), clock);
+        let targets = Targets::new(commands.clone(), clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let asked = Asked::default();
         let settings = GatewaySettings::default();
-        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics.clone(), settings);
+        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics, settings);
         let inbox = Inbox {
             commands: command_inbox,
             fleet: fleet_inbox,
@@ -82,7 +82,7 @@ impl Rig {
         };
         let cancel = CancellationToken::new();
         let running = tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
-        Self { clock, targets, asked, commands, fleet, reports, gateways, metrics, cancel, running }
+        Self { clock, targets, asked, commands, fleet, reports, gateways, cancel, running }
     }
 
     fn target(&self, extra: &[(&str, &str)]) -> Arc<Target> {
@@ -307,16 +307,40 @@ async fn a_relist_replaces_the_fleet_in_one_step() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_inference_set_that_changes_does_not_vouch_for_its_pods() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", Readiness::Ready)]).await;
+    let target = rig.target(&[]);
+    rig.settle().await;
+    let silent = || value(&target).is_err_and(|why| why.contains("been silent"));
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    rig.discover(2, &[("a", Readiness::Ready)]).await;
+    tokio::time::sleep(Duration::from_secs(29)).await;
+    rig.settle().await;
+    assert!(!silent());
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    rig.settle().await;
+    assert!(silent());
+    rig.fleet.send(FleetEvent::Alive).await.unwrap();
+    rig.settle().await;
+    assert!(!silent());
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
     let rig = Rig::start();
     let asleep = InferenceSet {
-        gateway: Some(Gateway { address: "127.0.9.1:9090".parse().unwrap() }),
+        gateway: Some(Gateway {
+            address: "127.0.9.1:9090".parse().unwrap(),
+            pool: "demo-inferencepool".into(),
+        }),
         ..rig.set(0, &[])
     };
     rig.fleet.send(FleetEvent::Applied(asleep.clone())).await.unwrap();
     let target = rig.target(&[]);
     rig.settle().await;
-    let plan = rig.asked.gateways.lock().unwrap().values().next().copied().unwrap();
+    let plan = rig.asked.gateways.lock().unwrap().values().next().cloned().unwrap();
     assert_eq!(plan.interval, Duration::from_millis(100), "asleep: often");
     // The initial hold is over.
     rig.gateway_says(0.0).await;
@@ -344,12 +368,13 @@ async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
         tokio::time::sleep(Duration::from_secs(1)).await;
         rig.gateway_says(1.0).await;
     }
-    assert_eq!(rig.metrics.wakes_not_honoured.get(), 1);
+    assert_eq!(target.not_honoured(), 1);
 
     // KEDA acts: the gateway is scraped less often, and the loading replica keeps it active.
+    rig.fleet.send(FleetEvent::Alive).await.unwrap();
     rig.fleet.send(FleetEvent::Applied(InferenceSet { replicas: 1, ..asleep })).await.unwrap();
     rig.settle().await;
-    let plan = rig.asked.gateways.lock().unwrap().values().next().copied().unwrap();
+    let plan = rig.asked.gateways.lock().unwrap().values().next().cloned().unwrap();
     assert_eq!(plan.interval, Duration::from_secs(2), "awake: seldom");
     assert!(!follow.borrow_and_update().unanswered);
     rig.gateway_says(0.0).await;

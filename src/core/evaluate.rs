@@ -57,6 +57,7 @@ pub fn evaluate(
         at: now,
         replicas: Some(observed.set.replicas),
         census: population.census,
+        stuck: population.absent,
         demand,
         activity,
         values,

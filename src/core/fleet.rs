@@ -47,6 +47,8 @@ pub enum Readiness {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
     pub address: SocketAddr,
+    /// The InferencePool it serves for the InferenceSet, as its metrics name it.
+    pub pool: Arc<str>,
 }
 
 /// What discovery tells the aggregator. `Reset` replaces everything in one step, so that a
@@ -56,6 +58,7 @@ pub enum FleetEvent {
     Applied(InferenceSet),
     Deleted(InferenceSetKey),
     Reset(Vec<InferenceSet>),
-    /// Nothing changed, but the source was heard from (a bookmark).
+    /// All of the source was heard from a moment ago, whether anything changed or not. Where
+    /// this stays away, what was told before is no longer believed.
     Alive,
 }

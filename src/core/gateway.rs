@@ -18,7 +18,7 @@ pub struct GatewaySample {
     pub refused_total: f64,
 }
 
-/// Reads an endpoint picker's page for the InferenceSet's inference pool. Compiled once.
+/// Reads an endpoint picker's page for one inference pool. Compiled once.
 #[derive(Clone, Debug)]
 pub struct GatewayPage {
     selector: Selector,
@@ -26,10 +26,10 @@ pub struct GatewayPage {
 }
 
 impl GatewayPage {
-    /// For the pool of the InferenceSet `name`, as KAITO names it.
+    /// For the InferencePool `pool`.
     #[must_use]
-    pub fn of(name: &str) -> Self {
-        Self { selector: Selector::new([QUEUE[0], QUEUE[1], ERRORS]), pool: format!("{name}-inferencepool") }
+    pub fn of(pool: &str) -> Self {
+        Self { selector: Selector::new([QUEUE[0], QUEUE[1], ERRORS]), pool: pool.to_owned() }
     }
 
     /// Sums the series of the pool. A series without an `inference_pool` label counts: the

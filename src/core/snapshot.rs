@@ -1,6 +1,10 @@
 //! What the aggregator publishes for one target, and what every answer to KEDA is read from.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::{
+    fmt::{self, Write as _},
+    sync::Arc,
+    time::Duration,
+};
 
 use thiserror::Error;
 
@@ -18,6 +22,8 @@ pub struct Snapshot {
     /// `spec.replicas`, or `None` while the InferenceSet is not known.
     pub replicas: Option<u32>,
     pub census: Census,
+    /// Replicas that were not up by their deadline, and count as absent.
+    pub stuck: u32,
     pub demand: Demand,
     pub activity: Activity,
     /// One for each metric spec of the trigger, in their order.
@@ -124,6 +130,7 @@ impl Snapshot {
             at,
             replicas: None,
             census: Census::default(),
+            stuck: 0,
             demand: Demand::default(),
             activity: Activity::Unknown,
             values: vec![Err(why.clone()); specs],
@@ -167,13 +174,14 @@ impl Snapshot {
 impl Basis {
     fn describe(self, value: f64, census: Census) -> String {
         let Census { replicas, known, unknown, in_flight } = census;
+        // Writing to a String cannot fail.
         let population = || {
             let mut text = format!("{known} of {replicas} replicas");
             if unknown > 0 {
-                text.push_str(&format!(", {unknown} unknown"));
+                let _ = write!(text, ", {unknown} unknown");
             }
             if in_flight > 0 {
-                text.push_str(&format!(", {in_flight} on their way"));
+                let _ = write!(text, ", {in_flight} on their way");
             }
             text
         };

@@ -10,10 +10,11 @@ mod stage;
 mod summary;
 mod terminal;
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::SocketAddr, path::PathBuf, time::Duration};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use tokio::{
+    signal::unix::{SignalKind, signal},
     task::JoinSet,
     time::{MissedTickBehavior, interval},
 };
@@ -25,7 +26,7 @@ use self::{
     observe::Observer,
     plots::Source,
     scenario::Scenario,
-    stage::Stage,
+    stage::{Gate, Stage},
     terminal::Screen,
 };
 use crate::{
@@ -43,59 +44,74 @@ pub struct DemoOptions {
     pub report: PathBuf,
 }
 
-/// Plays the demo to its end, shows it on standard output and writes the report.
+/// Plays the demo to its end (or to an interrupt), shows it on standard output and writes the
+/// report.
 pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
     let scenario = if options.fast { Scenario::fast() } else { Scenario::whole() };
     let folder = Folder::new().context("failed to make a folder for the endpoints file")?;
     let endpoints_file = folder.0.join("endpoints.json");
-    let clock = Clock::start();
-    let stage = Stage::new(scenario, endpoints_file.clone(), clock);
+    let stage = Stage::new(scenario, endpoints_file.clone(), Clock::start());
     let gate = stage.set().await?;
     let engine =
         run::start(RunOptions::for_file(endpoints_file)).await.context("failed to start the engine")?;
-
-    let (scale, journal, stop) = (Scale::new(0), Journal::default(), CancellationToken::new());
-    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
-    let playing = stage.clone().play(gate, scale.clone(), stop.clone());
-    tasks.spawn(async move { Ok(playing.await?) });
-    let object = stage.scenario.scaled_object.clone();
-    let autoscaling =
-        keda::run(object, engine.grpc_address(), scale.clone(), journal.clone(), clock, stop.clone());
-    tasks.spawn(async move { Ok(autoscaling.await?) });
-
-    let observer = Observer::new(engine.metrics_address())?;
-    let filmed = tokio::select! {
-        filmed = film(&stage, &scale, &journal, &observer) => filmed,
-        // Neither task ends before it is told to, unless it fails.
-        Some(ended) = tasks.join_next() => Err(match ended? {
-            Ok(()) => anyhow::anyhow!("a part of the demo ended early"),
-            Err(error) => error,
-        }),
-    };
-    stop.cancel();
-    while let Some(ended) = tasks.join_next().await {
-        ended??;
-    }
+    // Whatever becomes of the play, the engine stops in its own order.
+    let played = play(&stage, gate, engine.grpc_address(), engine.metrics_address()).await;
     engine.stop().await;
 
-    let history = filmed?;
-    let summary = DemoSummary::of(&stage, &history);
+    let (history, scaler_share) = played?;
+    let summary = DemoSummary::of(&stage, &history, scaler_share);
     let source = Source { history: &history, scenario: &stage.scenario };
     report::write(&options.report, source, &summary).await?;
     println!("\n{summary}\n  Report: {}", options.report.display());
     Ok(summary)
 }
 
-/// Takes and shows frames until the model is asleep again, or time is up.
+/// Runs the world and KEDA around the engine. Gives what was seen, and the engine's own share
+/// of an activation in milliseconds.
+async fn play(
+    stage: &Stage,
+    gate: Gate,
+    grpc: SocketAddr,
+    metrics: SocketAddr,
+) -> Result<(History, Option<f64>)> {
+    let (scale, journal, stop) = (Scale::new(0), Journal::default(), CancellationToken::new());
+    let mut tasks: JoinSet<Result<()>> = JoinSet::new();
+    let world = stage.clone().play(gate, scale.clone(), stop.clone());
+    tasks.spawn(async move { Ok(world.await?) });
+    let object = stage.scenario.scaled_object.clone();
+    let autoscaling = keda::run(object, grpc, scale.clone(), journal.clone(), stage.clock, stop.clone());
+    tasks.spawn(async move { Ok(autoscaling.await?) });
+
+    let observer = Observer::new(metrics)?;
+    let history = tokio::select! {
+        history = film(stage, &scale, &journal, &observer) => history?,
+        // Neither task ends before it is told to, unless it fails.
+        Some(ended) = tasks.join_next() => {
+            ended??;
+            bail!("a part of the demo ended early");
+        }
+    };
+    stop.cancel();
+    while let Some(ended) = tasks.join_next().await {
+        ended??;
+    }
+    Ok((history, observer.activation_latency().await?))
+}
+
+/// Takes and shows frames until the model is asleep again, time is up, or somebody interrupts.
 async fn film(stage: &Stage, scale: &Scale, journal: &Journal, observer: &Observer) -> Result<History> {
     let mut history = History::new(stage.began);
     let mut screen = Screen::standard();
     let deadline = stage.scenario.deadline;
     let mut frames = interval(stage.scenario.frame);
     frames.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut interrupted = signal(SignalKind::interrupt()).context("failed to listen for interrupts")?;
     let mut asleep_since: Option<f64> = None;
     loop {
-        frames.tick().await;
+        tokio::select! {
+            _ = frames.tick() => {}
+            _ = interrupted.recv() => return Ok(history),
+        }
         // A frame without the engine's word is better than none: the first come before the
         // engine has a target at all.
         let targets = observer.targets().await.unwrap_or_default();
@@ -124,7 +140,7 @@ impl Folder {
             let path = base.join(format!("keda-kaito-scaler-demo-{}-{attempt}", std::process::id()));
             match std::fs::create_dir(&path) {
                 Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && attempt < 1000 => {
-                    attempt += 1
+                    attempt += 1;
                 }
                 made => return made.map(|()| Self(path)),
             }

@@ -4,6 +4,8 @@ use std::{net::SocketAddr, time::Duration};
 
 use serde::Deserialize;
 
+use crate::core::exposition::samples;
+
 /// One entry of `/debug/targets`, as far as the demo shows it.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
@@ -57,9 +59,12 @@ impl Observer {
         Ok(serde_json::from_str(&self.fetch(&self.targets).await?)?)
     }
 
-    /// The engine's own metrics page.
-    pub async fn metrics(&self) -> Result<String, ObserveError> {
-        self.fetch(&self.metrics).await
+    /// The engine's own share of an activation, in milliseconds: from the sample that showed
+    /// demand to the frame on KEDA's stream, as its metrics have it. `None` before the first.
+    pub async fn activation_latency(&self) -> Result<Option<f64>, ObserveError> {
+        let page = self.fetch(&self.metrics).await?;
+        Ok(mean(page.as_bytes(), "keda_kaito_scaler_activation_latency_seconds")
+            .map(|seconds| seconds * 1000.0))
     }
 
     async fn fetch(&self, url: &str) -> Result<String, ObserveError> {
@@ -69,9 +74,26 @@ impl Observer {
     }
 }
 
+/// The mean of a histogram; `None` where it has no observation.
+fn mean(page: &[u8], family: &str) -> Option<f64> {
+    let total = |suffix: &str| {
+        let ours = |name: &str| name.strip_prefix(family) == Some(suffix);
+        samples(page).filter(|sample| ours(sample.name)).map(|sample| sample.value).sum::<f64>()
+    };
+    let count = total("_count");
+    (count > 0.0).then(|| total("_sum") / count)
+}
+
 #[cfg(test)]
 mod tests {
-    use super::Target;
+    use super::{Target, mean};
+
+    #[test]
+    fn the_mean_is_over_all_series() {
+        let page = b"x_sum{a=\"1\"} 3.0\nx_sum{a=\"2\"} 5.0\nx_count{a=\"1\"} 1\nx_count{a=\"2\"} 3\nx_count_more 9\n";
+        assert_eq!(mean(page, "x"), Some(2.0));
+        assert_eq!(mean(page, "y"), None);
+    }
 
     #[test]
     fn a_target_is_read_with_whatever_else_is_there() {

@@ -33,7 +33,7 @@ const VARIABLES: [(&str, &str); 6] = [
     ("#010208", "var(--four)"),
 ];
 
-fn themed(svg: String) -> String {
+fn themed(svg: &str) -> String {
     let svg = svg.replace("font-family=\"sans-serif\"", "font-family=\"inherit\"");
     VARIABLES.iter().fold(svg, |svg, (colour, variable)| svg.replace(colour, variable))
 }
@@ -63,7 +63,7 @@ fn plot(
     let drawn = draw(&area).and_then(|()| area.present());
     drop(area);
     drawn.map_err(|error| PlotError { plot: name, reason: error.to_string() })?;
-    Ok(themed(svg))
+    Ok(themed(&svg))
 }
 
 /// What the plots are drawn from.
@@ -196,25 +196,27 @@ pub fn replicas(source: Source<'_>) -> Result<String, PlotError> {
     })
 }
 
-/// The replicas that the values ask for, beside those that plain sums would ask for.
+/// The replicas that the values ask for, beside those that plain sums would ask for; both
+/// within the limit.
 pub fn asked(source: Source<'_>) -> Result<String, PlotError> {
     plot("the replicas asked for", SIZE, |area| {
-        let asked = |frame: &Frame| f64::from(frame.asked().unwrap_or_default());
-        let plain = |frame: &Frame| f64::from(frame.asked_by_plain_sums());
-        let highest = source.highest(asked).max(source.highest(plain));
+        let limit = source.scenario.scaled_object.max_replicas;
+        let asked = |frame: &Frame| f64::from(frame.asked().unwrap_or_default().min(limit));
+        let plain = |frame: &Frame| f64::from(frame.asked_by_plain_sums().min(limit));
+        let highest = f64::from(limit);
         let mut chart = source.chart(area, highest)?;
         if let Some(hang) = source.scenario.hang {
             let (from, until) = (hang.from.as_secs_f64(), hang.until.as_secs_f64());
-            let area = [(from, 0.0), (until.min(source.length()), highest * 1.05)];
-            chart.draw_series([Rectangle::new(area, ink::TWO.mix(0.10).filled())])?;
-            let style = ("sans-serif", 12).into_font().color(&ink::TWO);
+            let span = [(from, 0.0), (until.min(source.length()), highest * 1.05)];
+            chart.draw_series([Rectangle::new(span, ink::FOUR.mix(0.12).filled())])?;
+            let style = ("sans-serif", 12).into_font().color(&ink::FOUR);
             chart.plotting_area().draw(
                 &(EmptyElement::at((from, highest * 1.05))
                     + Text::new("a metrics page hangs", (5, 4), style)),
             )?;
         }
+        Source::filled(&mut chart, stepped(&source.series(asked)), ink::ONE)?;
         chart.draw_series(LineSeries::new(stepped(&source.series(plain)), line(ink::TWO)))?;
-        chart.draw_series(LineSeries::new(stepped(&source.series(asked)), line(ink::ONE)))?;
         Ok(())
     })
 }
@@ -253,6 +255,8 @@ pub fn events(source: Source<'_>) -> Result<String, PlotError> {
                 &(EmptyElement::at((0.0, height)) + Text::new((*text).to_owned(), (-10, 0), name.clone())),
             )?;
         }
+        // Labels of neighbours go above and below in turn, so that none covers another.
+        let mut labelled: (f64, bool) = (f64::NEG_INFINITY, false);
         let number = ("sans-serif", 12).into_font().color(&ink::TEXT).pos(Pos::new(HPos::Left, VPos::Bottom));
         for (at, event) in &source.history.events {
             let (lane, colour, text) = match event {
@@ -268,10 +272,15 @@ pub fn events(source: Source<'_>) -> Result<String, PlotError> {
                 _ => continue,
             };
             let spot = (source.history.seconds(*at), lanes - f64::from(lane) - 0.5);
+            if !text.is_empty() {
+                let near = spot.0 - labelled.0 < source.length() / 30.0;
+                labelled = (spot.0, near && !labelled.1);
+            }
+            let offset = if labelled.1 { 16 } else { -3 };
             chart.plotting_area().draw(
                 &(EmptyElement::at(spot)
                     + Circle::new((0, 0), 5, colour.filled())
-                    + Text::new(text, (6, -3), number.clone())),
+                    + Text::new(text, (6, offset), number.clone())),
             )?;
         }
         Ok(())

@@ -1,6 +1,7 @@
 //! The report: one page with everything in it, for light and dark, without a network.
 
 use std::{
+    fmt::Write as _,
     io,
     path::{Path, PathBuf},
 };
@@ -40,18 +41,16 @@ struct Section {
 }
 
 fn page(source: Source<'_>, summary: &DemoSummary) -> Result<String, ReportError> {
-    let tiles: String = summary
-        .lines()
-        .iter()
-        .map(|(label, value, explanation)| {
-            format!(
-                "<div class=\"tile\"><h3>{}</h3><p class=\"value\">{}</p><p>{}</p></div>\n",
-                escaped(label),
-                escaped(value),
-                escaped(explanation)
-            )
-        })
-        .collect();
+    let mut tiles = String::new();
+    for (label, value, explanation) in summary.lines() {
+        let _ = writeln!(
+            tiles,
+            "<div class=\"tile\"><h3>{}</h3><p class=\"value\">{}</p><p>{}</p></div>",
+            escaped(label),
+            escaped(&value),
+            escaped(&explanation)
+        );
+    }
     let sections: String = sections(source)?.iter().map(section).collect();
     Ok(format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
@@ -96,10 +95,10 @@ fn sections(source: Source<'_>) -> Result<[Section; 5], PlotError> {
         Section {
             title: "What the values ask for, and what plain sums would",
             legend: &[("one", "the scaler's values"), ("two", "plain sums: no answer counts as 0")],
-            text: "Replicas that the two metrics ask for, before the HPA's tolerance, limits and windows. A replica \
+            text: "Replicas that the two metrics ask for, before the HPA's tolerance, windows and steps. A replica \
                    that loads, or that does not answer, is unknown, and unknown is not zero: the scaler fills it in, \
-                   so that it neither dilutes a known scale-up nor starts a scale-down. A sum that leaves it out \
-                   drops whenever a replica is silent.",
+                   so that it neither dilutes a known scale-up nor starts a scale-down. A plain sum takes it for \
+                   idle, and asks for less than there is as soon as a replica is silent.",
             svg: plots::asked(source)?,
         },
         Section {
@@ -112,13 +111,11 @@ fn sections(source: Source<'_>) -> Result<[Section; 5], PlotError> {
 }
 
 fn section(section: &Section) -> String {
-    let legend: String = section
-        .legend
-        .iter()
-        .map(|(colour, meaning)| {
-            format!("<span><i style=\"background:var(--{colour})\"></i>{}</span>", escaped(meaning))
-        })
-        .collect();
+    let mut legend = String::new();
+    for (colour, meaning) in section.legend {
+        let _ =
+            write!(legend, "<span><i style=\"background:var(--{colour})\"></i>{}</span>", escaped(meaning));
+    }
     format!(
         "<section>\n<h2>{}</h2>\n<p>{}</p>\n<div class=\"legend\">{legend}</div>\n\
          <figure role=\"img\" aria-label=\"{}\">{}</figure>\n</section>\n",
@@ -129,7 +126,7 @@ fn section(section: &Section) -> String {
     )
 }
 
-/// Every write of spec.replicas, with the decision record that stood at the time.
+/// Every write of spec.replicas, with the decision record of that time.
 fn decisions(source: Source<'_>) -> String {
     let history = source.history;
     let rows: String = history
@@ -144,8 +141,13 @@ fn decisions(source: Source<'_>) -> String {
                 Cause::Cooldown => "KEDA, after the cooldown period",
                 Cause::Hpa => "HPA",
             };
-            let before = history.frames.iter().rev().find(|frame| frame.at <= seconds);
-            let why = before.map(|frame| frame.why.as_str()).unwrap_or_default();
+            // What the HPA acted on stood before its write; a wake-up comes with the decision
+            // itself, which the next frame shows.
+            let frame = match cause {
+                Cause::Push | Cause::Poll => history.frames.iter().find(|frame| frame.at >= seconds),
+                Cause::Hpa | Cause::Cooldown => history.frames.iter().rev().find(|frame| frame.at <= seconds),
+            };
+            let why = frame.map(|frame| frame.why.as_str()).unwrap_or_default();
             Some(format!(
                 "<tr><td>{seconds:.2} s</td><td>{from} → {to}</td><td>{who}</td><td>{}</td></tr>\n",
                 escaped(why)
@@ -154,7 +156,7 @@ fn decisions(source: Source<'_>) -> String {
         .collect();
     format!(
         "<section>\n<h2>Decisions</h2>\n<p>Every write of spec.replicas, and what <code>/debug/targets</code> gave as \
-         its reason just before.</p>\n<div class=\"wide\"><table>\n<thead><tr><th>at</th><th>replicas</th><th>by</th>\
+         the reason at the time.</p>\n<div class=\"wide\"><table>\n<thead><tr><th>at</th><th>replicas</th><th>by</th>\
          <th>why</th></tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n</section>\n"
     )
 }

@@ -215,10 +215,8 @@ impl Stage {
             world.first_queued.get_or_insert(now);
         }
         world.gateway.dispatch(&mut world.cluster, now);
-        world.cluster.advance(now);
-        for pod in world.cluster.pods_mut() {
-            world.served.extend(pod.replica.take_served());
-        }
+        let served = world.cluster.advance(now);
+        world.served.extend(served);
     }
 }
 

@@ -18,6 +18,8 @@ pub struct DemoSummary {
     /// From the first request in the gateway's queue to the frame on KEDA's stream, in
     /// milliseconds; `None` where none was pushed.
     pub queue_to_push: Option<f64>,
+    /// The scaler's own share of that: from the sample that showed the queue to the frame.
+    pub scaler_share: Option<f64>,
     /// And to `spec.replicas` = 1.
     pub queue_to_replica: Option<f64>,
     /// What made KEDA write that: the push, or (slower) one of its polls.
@@ -51,7 +53,7 @@ pub struct DemoSummary {
 
 impl DemoSummary {
     #[must_use]
-    pub fn of(stage: &Stage, history: &History) -> Self {
+    pub fn of(stage: &Stage, history: &History, scaler_share: Option<f64>) -> Self {
         let world = stage.world();
         let events = &history.events;
         let first = |wanted: &dyn Fn(&Event) -> bool| {
@@ -69,6 +71,7 @@ impl DemoSummary {
         let took = history.length();
         Self {
             queue_to_push: from_queue(first(&|event| matches!(event, Event::Pushed { active: true, .. }))),
+            scaler_share,
             queue_to_replica: from_queue(woken.map(|(at, _)| at)),
             woken_by: woken.map(|(_, cause)| cause),
             pushes: history.pushes().len(),
@@ -117,7 +120,10 @@ pub fn bytes(count: u64) -> String {
 }
 
 fn milliseconds(value: Option<f64>) -> String {
-    value.map_or_else(|| "never".into(), |value| format!("{value:.0} ms"))
+    value.map_or_else(
+        || "never".into(),
+        |value| if value < 10.0 { format!("{value:.1} ms") } else { format!("{value:.0} ms") },
+    )
 }
 
 impl DemoSummary {
@@ -136,8 +142,9 @@ impl DemoSummary {
                 "Activation",
                 milliseconds(self.queue_to_replica),
                 format!(
-                    "from the first queued request to spec.replicas = 1, {cause}; the frame came after {}",
-                    milliseconds(self.queue_to_push)
+                    "from the first queued request to spec.replicas = 1, {cause}; {} of it in the scaler, the rest \
+                     until the gateway was scraped",
+                    milliseconds(self.scaler_share)
                 ),
             ),
             ("Pushes", self.pushes.to_string(), "frames with true on KEDA's stream".into()),
@@ -193,10 +200,30 @@ fn ended(at_zero: bool) -> &'static str {
 impl fmt::Display for DemoSummary {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (label, value, explanation) in self.lines() {
-            writeln!(f, "  {label:<16} {value:>12}   {explanation}")?;
+            let mut first = format!("  {label:<16} {value:>10}   ");
+            for line in wrapped(&explanation, 64) {
+                writeln!(f, "{first:<32}{line}")?;
+                first.clear();
+            }
         }
         Ok(())
     }
+}
+
+/// `text` in lines of at most `width` characters, broken between words.
+pub(super) fn wrapped(text: &str, width: usize) -> Vec<String> {
+    let mut lines = vec![String::new()];
+    for word in text.split_whitespace() {
+        let Some(line) = lines.last_mut() else { break };
+        if line.is_empty() {
+            line.push_str(word);
+        } else if line.chars().count() + 1 + word.chars().count() <= width {
+            line.extend([" ", word]);
+        } else {
+            lines.push(word.into());
+        }
+    }
+    lines
 }
 
 #[cfg(test)]
@@ -205,6 +232,12 @@ mod tests {
 
     use super::*;
     use crate::sim::traffic::Request;
+
+    #[test]
+    fn text_is_broken_between_words() {
+        assert_eq!(wrapped("one two three four", 9), ["one two", "three", "four"]);
+        assert_eq!(wrapped("", 9), [""]);
+    }
 
     #[test]
     fn quantiles_are_those_of_the_clients() {

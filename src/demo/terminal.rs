@@ -9,6 +9,7 @@ use std::{
 use super::{
     history::{Frame, History, PodFrame},
     scenario::{RUNNING_TARGET, WAITING_TARGET},
+    summary::wrapped,
 };
 use crate::sim::{cluster::Stage, hpa::ceiling};
 
@@ -105,7 +106,11 @@ fn picture(history: &History, frame: &Frame, length: f64) -> String {
         reading("running", frame.values[1], RUNNING_TARGET),
         if frame.active { format!("{GREEN}active{PLAIN}") } else { format!("{DIM}inactive{PLAIN}") },
     );
-    let _ = writeln!(text, "why         {}", shortened(&frame.why, WIDTH - 12));
+    // Always two lines, so that nothing below jumps.
+    let mut why = wrapped(&frame.why, WIDTH - 12).into_iter();
+    for label in ["why", ""] {
+        let _ = writeln!(text, "{label:<12}{}", why.next().unwrap_or_default());
+    }
     let _ = writeln!(
         text,
         "\n{DIM}  POD          MODEL SERVER            SCALER SAYS   PAGE      WAITING  RUNNING  KV{PLAIN}"
@@ -128,7 +133,7 @@ fn picture(history: &History, frame: &Frame, length: f64) -> String {
 }
 
 /// Pods that there is room for; the demo has at most six, and some that leave.
-const ROWS: usize = 8;
+const ROWS: usize = 7;
 
 fn reading(what: &str, value: Option<f64>, target: f64) -> String {
     value.map_or_else(
@@ -190,13 +195,6 @@ fn spark(history: &History, length: f64, of: impl Fn(&Frame) -> f64) -> String {
     cells
 }
 
-fn shortened(text: &str, width: usize) -> String {
-    if text.chars().count() <= width {
-        return text.into();
-    }
-    text.chars().take(width - 1).chain(['…']).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -204,11 +202,5 @@ mod tests {
     #[test]
     fn bars_fill_from_the_left() {
         assert_eq!([0.0, 0.5, 1.0].map(|share| bar(share, 4)), ["░░░░", "██░░", "████"]);
-    }
-
-    #[test]
-    fn long_reasons_are_cut_by_characters() {
-        assert_eq!(shortened("äöüäöü", 4), "äöü…");
-        assert_eq!(shortened("äöü", 4), "äöü");
     }
 }

@@ -2,7 +2,7 @@
 //! changes; a broken one keeps what the last good one said.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -19,6 +19,7 @@ use tracing::{info, warn};
 use crate::{
     clock::Clock,
     core::{
+        cluster::gateway::pool_name,
         fleet::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
         names::{InferenceSetKey, PodUid},
         time::Moment,
@@ -116,16 +117,16 @@ impl EndpointsFile {
 
 fn parse(text: &str) -> Result<Document, String> {
     let document: Document = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
-    let mut seen = HashMap::new();
+    let mut seen = HashSet::new();
     for set in &document.inference_sets {
         let key = (set.namespace.as_str(), set.name.as_str());
-        if seen.insert(key, ()).is_some() {
+        if !seen.insert(key) {
             return Err(format!("inferenceSet {}/{} is listed twice", key.0, key.1));
         }
-        let mut uids = HashMap::new();
+        let mut uids = HashSet::new();
         for endpoint in &set.endpoints {
             let uid = endpoint.uid.as_ref().unwrap_or(&endpoint.pod);
-            if uids.insert(uid, ()).is_some() {
+            if !uids.insert(uid) {
                 return Err(format!("inferenceSet {}/{} has the endpoint {uid} twice", key.0, key.1));
             }
         }
@@ -154,7 +155,9 @@ impl SetEntry {
             replicas: self.replicas,
             ready_replicas: self.ready_replicas.unwrap_or_else(|| u32::try_from(ready).unwrap_or(u32::MAX)),
             endpoints: self.endpoints.into_iter().map(endpoint).collect(),
-            gateway: self.gateway.map(|gateway| Gateway { address: gateway.address }),
+            gateway: self
+                .gateway
+                .map(|gateway| Gateway { address: gateway.address, pool: pool_name(&self.name).into() }),
             key,
         }
     }
@@ -217,7 +220,7 @@ pub async fn watch(
 const ALIVE: std::time::Duration = std::time::Duration::from_secs(30);
 
 /// Tells of changes in a file's directory: an atomic rename, or a changed symbolic link as
-/// with a mounted ConfigMap, never touches the file itself.
+/// with a mounted `ConfigMap`, never touches the file itself.
 struct Changes {
     _watcher: notify::RecommendedWatcher,
     notices: mpsc::Receiver<()>,

@@ -1,3 +1,4 @@
 //! Where InferenceSets and their endpoints come from.
 
 pub mod file;
+pub mod kube;

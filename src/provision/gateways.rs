@@ -70,7 +70,8 @@ mod tests {
             replicas: 1,
             ready_replicas: 1,
             endpoints: Vec::new(),
-            gateway: has_gateway.then(|| Gateway { address: SocketAddr::from(([127, 0, 0, 1], 9090)) }),
+            gateway: has_gateway
+                .then(|| Gateway { address: SocketAddr::from(([127, 0, 0, 1], 9090)), pool: "pool".into() }),
         };
         let (gateways, mut found) = Gateways::new();
         for (event, names, news) in [

@@ -18,7 +18,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::Provisioner;
 use crate::{
-    clock::Clock, core::names::InferenceSetKey, metrics::Metrics, sim::api_server::ApiServer,
+    clock::Clock,
+    core::{names::InferenceSetKey, tenancy::Tenancy},
+    metrics::Metrics,
+    sim::api_server::ApiServer,
     targets::Targets,
 };
 
@@ -62,7 +65,8 @@ impl World {
         let (gateways, known) = watch::channel(Arc::default());
         let (live, is_live) = oneshot::channel();
         let clock = Clock::start();
-        let metrics = Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock), clock);
+        let metrics =
+            Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock, Tenancy::AnyNamespace), clock);
         let provisioner = Provisioner {
             client: server.client(),
             scaler_address: ADDRESS.to_owned(),

@@ -1,6 +1,6 @@
 //! Scrapes of gateways: one task for each InferenceSet that has one.
 
-use std::{collections::HashMap, net::SocketAddr, time::Duration};
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use reqwest::Url;
 use tokio::{
@@ -21,9 +21,11 @@ use crate::{
 };
 
 /// How a gateway is scraped.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GatewayPlan {
     pub address: SocketAddr,
+    /// Of which InferencePool its page is read.
+    pub pool: Arc<str>,
     /// From the start of one scrape to the start of the next. Above zero.
     pub interval: Duration,
     pub timeout: Duration,
@@ -65,13 +67,16 @@ impl<F: Fetch> GatewayPool<F> {
         };
         match self.running.get(set).filter(|(_, task)| !task.is_finished()) {
             Some((current, _)) => {
-                current.send_if_modified(|current| std::mem::replace(current, plan) != plan);
+                current.send_if_modified(|current| {
+                    let news = *current != plan;
+                    *current = plan;
+                    news
+                });
             }
             None => {
                 let (sender, plans) = watch::channel(plan);
                 let scraper = Scraper {
                     set: set.clone(),
-                    page: GatewayPage::of(&set.name),
                     fetch: self.fetch.clone(),
                     clock: self.clock,
                     body: Vec::new(),
@@ -91,7 +96,6 @@ impl<F: Fetch> GatewayPool<F> {
 
 struct Scraper<F> {
     set: InferenceSetKey,
-    page: GatewayPage,
     fetch: F,
     clock: Clock,
     body: Vec<u8>,
@@ -102,7 +106,8 @@ struct Scraper<F> {
 impl<F: Fetch> Scraper<F> {
     async fn run(mut self, mut plans: watch::Receiver<GatewayPlan>, reports: mpsc::Sender<GatewayReport>) {
         loop {
-            let plan = *plans.borrow_and_update();
+            let plan = plans.borrow_and_update().clone();
+            let page = GatewayPage::of(&plan.pool);
             let mut ticks = interval(plan.interval);
             ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
             loop {
@@ -113,7 +118,7 @@ impl<F: Fetch> Scraper<F> {
                     },
                     _ = ticks.tick() => {}
                 }
-                let report = self.scrape(&plan).await;
+                let report = self.scrape(&plan, &page).await;
                 if reports.send(report).await.is_err() {
                     return;
                 }
@@ -121,8 +126,8 @@ impl<F: Fetch> Scraper<F> {
         }
     }
 
-    async fn scrape(&mut self, plan: &GatewayPlan) -> GatewayReport {
-        let outcome = self.fetch_sample(plan).await;
+    async fn scrape(&mut self, plan: &GatewayPlan, page: &GatewayPage) -> GatewayReport {
+        let outcome = self.fetch_sample(plan, page).await;
         let (set, address) = (&self.set, plan.address);
         match &outcome {
             Err(error) if self.answered != Some(false) => {
@@ -135,11 +140,15 @@ impl<F: Fetch> Scraper<F> {
         GatewayReport { set: self.set.clone(), at: self.clock.now(), outcome }
     }
 
-    async fn fetch_sample(&mut self, plan: &GatewayPlan) -> Result<GatewaySample, ScrapeError> {
+    async fn fetch_sample(
+        &mut self,
+        plan: &GatewayPlan,
+        page: &GatewayPage,
+    ) -> Result<GatewaySample, ScrapeError> {
         let url = Url::parse(&format!("http://{}/metrics", plan.address))
             .map_err(|error| ScrapeError::NotHttp(error.to_string()))?;
         let fetch = self.fetch.fetch(&url, self.answered == Some(true), &mut self.body);
         timeout(plan.timeout, fetch).await.map_err(|_| ScrapeError::TimedOut(plan.timeout))??;
-        Ok(self.page.read(&self.body))
+        Ok(page.read(&self.body))
     }
 }

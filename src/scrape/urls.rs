@@ -98,4 +98,26 @@ mod tests {
             assert_eq!(urls.of(PageKind::Filtered).as_str(), format!("{filtered}{query}"));
         }
     }
+
+    /// A trigger chooses path and port; whatever it writes, it is asked of the pod alone.
+    #[test]
+    fn no_path_leads_to_another_host() {
+        for path in [
+            "/@evil:80/",
+            "/../..//evil/",
+            "/\\\\evil",
+            "/%2f%2fevil",
+            "/?@evil",
+            "//evil/metrics",
+            "http://evil/",
+        ] {
+            let page = PageSource { path: path.to_owned(), ..PageSource::default() };
+            let urls = PageUrls::new("10.0.0.1:5000".parse().unwrap(), &page, &Wanted::new([])).unwrap();
+            for kind in [PageKind::Plain, PageKind::Filtered] {
+                let url = urls.of(kind);
+                assert_eq!((url.host_str(), url.port()), (Some("10.0.0.1"), Some(5000)), "{path}: {url}");
+                assert_eq!((url.scheme(), url.username()), ("http", ""), "{path}: {url}");
+            }
+        }
+    }
 }

@@ -21,7 +21,6 @@ pub struct Admin {
 }
 
 impl Admin {
-    #[must_use]
     pub fn routes(self) -> Router {
         Router::new()
             .route("/metrics", get(metrics))

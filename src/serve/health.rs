@@ -10,6 +10,7 @@ use crate::readiness::Readiness;
 
 /// The health service, and a task that keeps it true: it ends when `readiness` can no longer
 /// change.
+#[must_use]
 pub fn service() -> (HealthReporter, Routes) {
     let (reporter, service) = tonic_health::server::health_reporter();
     (reporter, Routes::new(service).prepare())

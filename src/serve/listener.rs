@@ -184,7 +184,7 @@ impl Serving {
 
     /// Stops accepting, drops peers that are not admitted yet, and waits for the connections to
     /// end, at most `grace` long; then cuts those that are left. Includes [`Self::goaway`].
-    pub async fn stop(self, grace: Duration) -> Stopped {
+    pub async fn stop(&self, grace: Duration) -> Stopped {
         let steps = &self.shared.steps;
         steps.goaway.cancel();
         steps.stop.cancel();

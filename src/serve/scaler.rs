@@ -18,7 +18,7 @@ use crate::{
         GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
         MetricValue, ScaledObjectRef, external_scaler_server::ExternalScaler,
     },
-    targets::{Target, Targets},
+    targets::{Refusal, Target, Targets},
 };
 
 /// The service. Cheap to clone.
@@ -55,7 +55,13 @@ impl Scaler {
         let requested = requested.filter(|_| !is_policy(object));
         self.targets
             .find_or_register(&object.namespace, &object.name, &object.scaler_metadata, requested)
-            .map_err(|problems| Status::invalid_argument(problems.to_string()))
+            .map_err(|refusal| {
+                let code = match refusal {
+                    Refusal::Invalid(_) => Code::InvalidArgument,
+                    Refusal::Forbidden(_) => Code::PermissionDenied,
+                };
+                Status::new(code, refusal.to_string())
+            })
     }
 
     /// The newest decision; for a target that nobody asked for before, the first one.
@@ -70,7 +76,7 @@ impl Scaler {
         let result = match snapshot.activity {
             Activity::Active(_) => true,
             Activity::Inactive => false,
-            Activity::Unknown => return Err(status(unknown_activity(&snapshot))),
+            Activity::Unknown => return Err(status(&unknown_activity(&snapshot))),
         };
         Ok(Response::new(IsActiveResponse { result }))
     }
@@ -88,7 +94,7 @@ impl Scaler {
             if !asked(&spec.name) {
                 continue;
             }
-            let value = value.as_ref().map_err(|why| status(why.clone()))?.value;
+            let value = value.as_ref().map_err(status)?.value;
             metric_values.push(MetricValue {
                 metric_name: spec.name.clone(),
                 metric_value: integer(value),
@@ -178,7 +184,7 @@ fn is_policy(object: &ScaledObjectRef) -> bool {
 }
 
 /// The code by which KEDA and people tell apart what is wrong.
-fn status(why: Unavailable) -> Status {
+fn status(why: &Unavailable) -> Status {
     match why {
         Unavailable::NoInferenceSet => Status::internal(why.to_string()),
         _ => Status::unavailable(why.to_string()),

@@ -24,6 +24,7 @@ use crate::{
     core::{
         fleet::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
         names::{InferenceSetKey, PodUid},
+        tenancy::Tenancy,
         time::Moment,
     },
     metrics::Metrics,
@@ -93,7 +94,7 @@ impl Rig {
         let (fleet, fleet_inbox) = mpsc::channel(8);
         let (report_sender, reports) = mpsc::channel(8);
         let (gateway_sender, gateways) = mpsc::channel(8);
-        let targets = Targets::new(command_sender, clock);
+        let targets = Targets::new(command_sender, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let scrapers = Scrapers {
             pods: ScrapePool::new(pages.clone(), clock, report_sender),
@@ -138,7 +139,7 @@ impl Rig {
             replicas,
             ready_replicas: replicas,
             endpoints: endpoint.into_iter().collect(),
-            gateway: Some(Gateway { address: GATEWAY.parse().unwrap() }),
+            gateway: Some(Gateway { address: GATEWAY.parse().unwrap(), pool: "demo-inferencepool".into() }),
         };
         self.fleet.send(FleetEvent::Applied(set)).await.unwrap();
     }
@@ -291,7 +292,7 @@ async fn codes_tell_apart_what_is_wrong() {
     assert_eq!(rig.value(&[]).await.unwrap_err().code(), Code::Unavailable);
 
     rig.discover(1, Some(Readiness::Ready)).await;
-    let cases: [(&[(&str, &str)], Code, &[&str]); 6] = [
+    let cases: [(&[(&str, &str)], Code, &[&str]); 7] = [
         (
             &[("threshold", "ten"), ("aggregation", "average")],
             Code::InvalidArgument,
@@ -303,6 +304,11 @@ async fn codes_tell_apart_what_is_wrong() {
             &[("metricName", "vllm:kv_cache_usage_perc"), ("threshold", "80")],
             Code::InvalidArgument,
             &["threshold", "80"],
+        ),
+        (
+            &[("inferenceSetNamespace", "team-b")],
+            Code::PermissionDenied,
+            &["team-b", "--allow-cross-namespace"],
         ),
         (&[("inferenceSetName", "nobody")], Code::Internal, &["does not exist"]),
         (&[], Code::Unavailable, &["none of 1 replicas could be read"]),

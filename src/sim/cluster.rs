@@ -5,7 +5,7 @@ use std::{net::SocketAddr, time::Duration};
 
 use super::{
     endpoints_file::{Endpoint, EndpointsFile, GatewayAddress, InferenceSet, Phase},
-    queueing::{Engine, Replica},
+    queueing::{Engine, Replica, Served},
 };
 use crate::core::{names::InferenceSetKey, time::Moment};
 
@@ -155,11 +155,13 @@ impl Cluster {
         });
     }
 
-    /// Runs every replica up to `now` and lets go of removed pods that are done.
-    pub fn advance(&mut self, now: Moment) {
-        let (grace, lost) = (self.profile.grace, &mut self.lost);
+    /// Runs every replica up to `now`, lets go of removed pods that are done, and gives what
+    /// was answered.
+    pub fn advance(&mut self, now: Moment) -> Vec<Served> {
+        let (grace, lost, mut served) = (self.profile.grace, &mut self.lost, vec![]);
         self.pods.retain_mut(|pod| {
             pod.replica.advance(now);
+            served.append(&mut pod.replica.take_served());
             let Some(removed) = pod.removed else { return true };
             let in_hand = pod.replica.waiting() + pod.replica.running();
             let stays = in_hand > 0 && now < removed + grace;
@@ -168,6 +170,7 @@ impl Cluster {
             }
             stays
         });
+        served
     }
 
     /// The replicas that take requests.
@@ -197,11 +200,6 @@ impl Cluster {
     #[must_use]
     pub fn pod(&self, uid: &str) -> Option<&Pod> {
         self.pods.iter().find(|pod| pod.uid == uid)
-    }
-
-    #[must_use]
-    pub fn pods_mut(&mut self) -> &mut [Pod] {
-        &mut self.pods
     }
 
     /// Requests that pods took along.
@@ -323,7 +321,7 @@ pub(in crate::sim) mod tests {
         let gone: Vec<_> =
             cluster.pods().iter().map(|pod| pod.stage(at(7001)) == Stage::Terminating).collect();
         assert_eq!(gone, [false, false, true, true]);
-        cluster.advance(at(7002));
+        assert_eq!(cluster.advance(at(7002)), []);
         assert_eq!(cluster.pods().len(), 2, "they have nothing in hand and go at once");
         cluster.scale_to(3, at(7003));
         let names: Vec<_> = cluster.pods().iter().map(|pod| pod.name.as_str()).collect();
@@ -340,13 +338,13 @@ pub(in crate::sim) mod tests {
             assert!(offer_to_first(&mut cluster, request, at(6000)));
             cluster.scale_to(0, at(6001));
             assert!(!offer_to_first(&mut cluster, request, at(6001)), "it takes nothing new");
-            cluster.advance(at(6100));
+            let early = cluster.advance(at(6100)).len();
             assert_eq!(cluster.pods().len(), 1);
-            cluster.advance(at(11_001));
-            (cluster.pods().len(), cluster.lost())
+            let served = early + cluster.advance(at(11_001)).len();
+            (cluster.pods().len(), served, cluster.lost())
         };
-        assert_eq!(run(10), (0, 0));
-        assert_eq!(run(1000), (0, 1));
+        assert_eq!(run(10), (0, 1, 0));
+        assert_eq!(run(1000), (0, 0, 1));
     }
 
     #[test]

@@ -60,33 +60,38 @@ impl Gateway {
         self.refused
     }
 
-    /// Its metrics page: the queue under its present and its former name, as llm-d's EPP
-    /// prints them, and nothing at all of it before the first request.
+    /// Its metrics page; nothing of the queue before the first request.
     #[must_use]
     pub fn page(&self, serving: usize) -> String {
-        let mut page = String::new();
-        let labels = format!(
-            "{{fairness_id=\"\",inference_pool=\"{}\",model_name=\"\",priority=\"0\",target_model_name=\"\"}}",
-            self.pool
-        );
-        for name in ["inference_extension_flow_control_queue_size", "llm_d_epp_flow_control_queue_size"] {
-            if self.queued_once {
-                let _ = writeln!(
-                    page,
-                    "# HELP {name} Requests that the flow control layer holds.\n# TYPE {name} gauge\n{name}{labels} {}",
-                    self.held.len()
-                );
-            }
-        }
-        let _ = writeln!(
-            page,
-            "# HELP llm_d_epp_ready_endpoints Endpoints of the pool that can take requests.\n\
-             # TYPE llm_d_epp_ready_endpoints gauge\n\
-             llm_d_epp_ready_endpoints{{name=\"{}\"}} {serving}",
-            self.pool
-        );
-        page
+        page(&self.pool, self.queued_once.then_some(self.held.len()), serving)
     }
+}
+
+/// An endpoint picker's metrics page: the queue under its present and its former name, as
+/// llm-d's EPP prints them.
+#[must_use]
+pub fn page(pool: &str, held: Option<usize>, serving: usize) -> String {
+    let mut page = String::new();
+    let labels = format!(
+        "{{fairness_id=\"\",inference_pool=\"{pool}\",model_name=\"\",priority=\"0\",target_model_name=\"\"}}"
+    );
+    for name in ["inference_extension_flow_control_queue_size", "llm_d_epp_flow_control_queue_size"] {
+        if let Some(held) = held {
+            let _ = writeln!(
+                page,
+                "# HELP {name} Requests that the flow control layer holds.\n\
+                 # TYPE {name} gauge\n\
+                 {name}{labels} {held}"
+            );
+        }
+    }
+    let _ = writeln!(
+        page,
+        "# HELP llm_d_epp_ready_endpoints Endpoints of the pool that can take requests.\n\
+         # TYPE llm_d_epp_ready_endpoints gauge\n\
+         llm_d_epp_ready_endpoints{{name=\"{pool}\"}} {serving}"
+    );
+    page
 }
 
 #[cfg(test)]

@@ -264,7 +264,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        core::time::Moment,
+        core::{exposition::samples, time::Moment},
         sim::{
             queueing::{Engine, bounds},
             traffic::Request,
@@ -332,6 +332,25 @@ mod tests {
         assert_eq!(render(&["vllm:no_such_metric", "vllm:time_to_first_token_seconds"]), "");
         let histogram = render(&["vllm:time_to_first_token_seconds_bucket"]);
         assert_eq!(histogram.lines().count(), 2 + bounds::TIME_TO_FIRST_TOKEN.len() + 1);
+    }
+
+    /// The parser reads back exactly what the replica says.
+    #[test]
+    fn a_rendered_page_parses_back() {
+        let replica = busy();
+        let template = Template::recorded("phi-4");
+        let page = template.compile(None, |_| true).render(|slot| value(&replica, slot));
+        let mut parsed = samples(page.as_bytes());
+        let recorded: Vec<_> = template.0.iter().flat_map(|block| &block.samples).collect();
+        for (sample, recorded) in parsed.by_ref().zip(&recorded) {
+            assert_eq!(sample.name, recorded.name);
+            let expected = recorded
+                .slot
+                .map_or_else(|| recorded.recorded.parse().unwrap(), |slot| value(&replica, slot));
+            assert_eq!(sample.value.to_bits(), f64::to_bits(expected), "{}", recorded.head);
+        }
+        assert_eq!((parsed.next().is_none(), parsed.rejected()), (true, 0));
+        assert_eq!(samples(page.as_bytes()).count(), recorded.len());
     }
 
     /// Every bucket of the page is one that the model counts exactly.

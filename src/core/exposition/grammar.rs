@@ -6,12 +6,11 @@ use nom::{
     IResult, Parser,
     branch::alt,
     bytes::complete::{tag, tag_no_case, take_till, take_while, take_while1},
-    combinator::{eof, map, map_opt, opt, peek, recognize, rest, success, value, verify},
-    multi::many0_count,
-    sequence::{delimited, preceded, terminated},
+    combinator::{eof, map, map_opt, opt, rest, success, value, verify},
+    sequence::{preceded, terminated},
 };
 
-use super::{Kind, Label, LabelValue, Labels, Line, Sample, number};
+use super::{Kind, Label, LabelText, Labels, Line, Sample, number};
 
 /// Why a line broke the grammar is of no use to anybody, so the error is the cheapest there is.
 type Parsed<'p, T> = IResult<&'p [u8], T, ()>;
@@ -35,14 +34,18 @@ impl<'p> Head<'p> {
 
 /// A whole line without its line feed; `None` where it is blank.
 pub(super) fn line(input: &[u8]) -> Option<Line<'_>> {
-    let (input, _) = blank(input).ok()?;
+    let input = skip_blank(input);
     match input.first()? {
         b'#' => Some(comment(input).map_or(Line::Comment, |(_, comment)| comment)),
         _ => Some(sample(input).map_or(Line::Rejected(input), Line::Sample)),
     }
 }
 
-pub(super) fn sample(input: &[u8]) -> Option<Sample<'_>> {
+pub(super) fn is_comment_or_blank(line: &[u8]) -> bool {
+    matches!(skip_blank(line).first(), None | Some(b'#'))
+}
+
+fn sample(input: &[u8]) -> Option<Sample<'_>> {
     let (input, head) = head(input).ok()?;
     body(head, input)
 }
@@ -50,52 +53,76 @@ pub(super) fn sample(input: &[u8]) -> Option<Sample<'_>> {
 pub(super) fn head(input: &[u8]) -> Parsed<'_, Head<'_>> {
     preceded(
         blank,
-        alt((map(plain_name, Head::Plain), map(preceded((tag("{"), blank), quoted_name), Head::Quoted))),
+        alt((map(plain_name, Head::Plain), map(preceded((byte(b'{'), blank), quoted_name), Head::Quoted))),
     )
     .parse(input)
 }
 
 /// What follows the head: labels, value, timestamp, exemplar, up to the end of the line.
 pub(super) fn body<'p>(head: Head<'p>, input: &'p [u8]) -> Option<Sample<'p>> {
-    let (input, inside) = match head {
+    let (input, labels) = match head {
         Head::Plain(_) => labels_after_plain_name(input),
         Head::Quoted(_) => labels_after_quoted_name(input),
     }
     .ok()?;
     let (input, value) = preceded(blank, map_opt(token, number::value)).parse(input).ok()?;
     let (_, timestamp_ms) = tail(input).ok()?;
-    Some(Sample { name: head.name(), labels: Labels::new(inside), value, timestamp_ms })
+    Some(Sample { name: head.name(), labels, value, timestamp_ms })
 }
 
-fn labels_after_plain_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    alt((delimited((blank, tag("{")), labels, tag("}")), preceded(space, success(&b""[..])))).parse(input)
+fn labels_after_plain_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
+    match skip_blank(input).split_first() {
+        Some((b'{', inside)) => labels(inside),
+        _ => preceded(space, success(Labels::default())).parse(input),
+    }
 }
 
-fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    delimited(blank, alt((preceded(tag(","), labels), success(&b""[..]))), tag("}")).parse(input)
+fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
+    let none = value(Labels::default(), byte(b'}'));
+    preceded(blank, alt((none, preceded(byte(b','), labels)))).parse(input)
 }
 
-/// All that stands between the braces, checked but not taken apart.
-fn labels(input: &[u8]) -> Parsed<'_, &[u8]> {
-    terminated(recognize(many0_count(label)), blank).parse(input)
+/// What stands between the braces, and the closing one.
+fn labels(input: &[u8]) -> Parsed<'_, Labels<'_>> {
+    let mut labels = Labels::default();
+    let mut rest = input;
+    while let Ok((after, label)) = label(rest) {
+        labels.push(label, after);
+        rest = after;
+    }
+    let closing = skip_blank(rest);
+    labels.end(closing);
+    value(labels, byte(b'}')).parse(closing)
 }
 
-/// One label with the comma that separates it from the next: its name and its value.
+/// One label with the comma that separates it from the next.
+///
+/// Labels are most of a page, so this is spelled out step by step, of which the compiler makes
+/// more than of one large combinator.
 #[inline]
-fn label(input: &[u8]) -> Parsed<'_, (&[u8], &[u8])> {
-    let name = alt((label_name, verify(quoted, |name: &[u8]| utf8(name).is_some())));
-    let end = alt((tag(","), peek(tag("}")), eof));
-    (delimited(blank, name, (blank, tag("="), blank)), terminated(quoted, (blank, end))).parse(input)
+pub(super) fn label(input: &[u8]) -> Parsed<'_, Label<'_>> {
+    let input = skip_blank(input);
+    let (input, name) = if input.first() == Some(&b'"') { quoted(input) } else { label_name(input) }?;
+    let input = skip_blank(input);
+    let (input, ()) = byte(b'=')(input)?;
+    let input = skip_blank(input);
+    let (input, value) = quoted(input)?;
+    let input = skip_blank(input);
+    let input = match input.first() {
+        Some(b',') => &input[1..],
+        Some(b'}') | None => input,
+        Some(_) => return Err(nom::Err::Error(())),
+    };
+    Ok((input, Label { name: LabelText::new(name), value: LabelText::new(value) }))
 }
 
-/// Takes the next label off what [`labels`] let through.
-pub(super) fn next_label<'p>(inside: &mut &'p [u8]) -> Option<Label<'p>> {
-    let (rest, (name, value)) = label(inside).ok()?;
-    *inside = rest;
-    Some(Label { name: utf8(name)?, value: LabelValue::new(value) })
-}
-
+/// What follows the value: nothing, on most lines.
+#[inline]
 fn tail(input: &[u8]) -> Parsed<'_, Option<i64>> {
+    if input.is_empty() { Ok((input, None)) } else { timestamp_and_exemplar(input) }
+}
+
+fn timestamp_and_exemplar(input: &[u8]) -> Parsed<'_, Option<i64>> {
     let timestamp = opt(preceded(space, map_opt(token, number::timestamp_ms)));
     let exemplar = opt((space, tag("#"), rest));
     terminated(timestamp, (exemplar, blank, eof)).parse(input)
@@ -108,7 +135,7 @@ fn comment(input: &[u8]) -> Parsed<'_, Line<'_>> {
     preceded(
         (tag("#"), blank),
         alt((
-            map(type_line, |(_, _, name, _, kind, _, _)| Line::Type { name, kind }),
+            map(type_line, |(_, _, name, _, kind, (), _)| Line::Type { name, kind }),
             map(help_line, |(_, _, name, text)| Line::Help { name, text }),
             value(Line::Eof, (tag("EOF"), blank, eof)),
         )),
@@ -134,7 +161,11 @@ fn plain_name(input: &[u8]) -> Parsed<'_, &str> {
 
 #[inline]
 fn label_name(input: &[u8]) -> Parsed<'_, &[u8]> {
-    verify(take_while1(is_label_name_byte), |name: &[u8]| !name[0].is_ascii_digit()).parse(input)
+    let end = input.iter().position(|&byte| !is_label_name_byte(byte)).unwrap_or(input.len());
+    match input.first() {
+        Some(first) if end > 0 && !first.is_ascii_digit() => Ok((&input[end..], &input[..end])),
+        _ => Err(nom::Err::Error(())),
+    }
 }
 
 fn quoted_name(input: &[u8]) -> Parsed<'_, &str> {
@@ -144,20 +175,51 @@ fn quoted_name(input: &[u8]) -> Parsed<'_, &str> {
 /// What stands between two double quotes, its escapes as printed.
 #[inline]
 fn quoted(input: &[u8]) -> Parsed<'_, &[u8]> {
-    delimited(tag("\""), quoted_text, tag("\"")).parse(input)
+    let (input, ()) = byte(b'"')(input)?;
+    let (input, text) = quoted_text(input)?;
+    Ok((&input[1..], text))
 }
 
+/// Up to the closing quote, which is not taken.
 #[inline]
 fn quoted_text(input: &[u8]) -> Parsed<'_, &[u8]> {
     let mut end = 0;
     loop {
-        match input.get(end) {
-            Some(b'"') => return Ok((&input[end..], &input[..end])),
-            Some(b'\\') => end += 2,
-            Some(_) => end += 1,
-            None => return Err(nom::Err::Error(())),
+        end += until_quote_or_backslash(&input[end..]).ok_or(nom::Err::Error(()))?;
+        if input[end] == b'"' {
+            return Ok((&input[end..], &input[..end]));
+        }
+        // The escape and what it escapes.
+        end += 2;
+        if end > input.len() {
+            return Err(nom::Err::Error(()));
         }
     }
+}
+
+/// How many bytes stand before the next quote or backslash.
+///
+/// Label values are short, so this works on eight bytes of a word at once: a call to a SIMD
+/// search costs more than it saves, and the end of a loop over bytes is hard to predict.
+#[inline]
+fn until_quote_or_backslash(bytes: &[u8]) -> Option<usize> {
+    const LOW: u64 = u64::from_le_bytes([0x01; 8]);
+    const HIGH: u64 = u64::from_le_bytes([0x80; 8]);
+    let is = |word: u64, byte: u8| {
+        let zero_where_equal = word ^ (LOW * u64::from(byte));
+        zero_where_equal.wrapping_sub(LOW) & !zero_where_equal & HIGH
+    };
+    let (words, tail) = bytes.as_chunks::<8>();
+    for (index, word) in words.iter().enumerate() {
+        let word = u64::from_le_bytes(*word);
+        let found = is(word, b'"') | is(word, b'\\');
+        if found != 0 {
+            // The lowest mark is exact; those above it may be wrong.
+            return Some(index * 8 + found.trailing_zeros() as usize / 8);
+        }
+    }
+    let in_tail = tail.iter().position(|&byte| byte == b'"' || byte == b'\\')?;
+    Some(words.len() * 8 + in_tail)
 }
 
 #[inline]
@@ -165,14 +227,32 @@ fn token(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_till(is_blank).parse(input)
 }
 
+fn blank(input: &[u8]) -> Parsed<'_, ()> {
+    value((), take_while(is_blank)).parse(input)
+}
+
 #[inline]
-fn blank(input: &[u8]) -> Parsed<'_, &[u8]> {
-    take_while(is_blank).parse(input)
+fn skip_blank(input: &[u8]) -> &[u8] {
+    let mut rest = input;
+    while let Some((first, after)) = rest.split_first()
+        && is_blank(*first)
+    {
+        rest = after;
+    }
+    rest
 }
 
 #[inline]
 fn space(input: &[u8]) -> Parsed<'_, &[u8]> {
     take_while1(is_blank).parse(input)
+}
+
+#[inline]
+fn byte<'p>(expected: u8) -> impl Fn(&'p [u8]) -> Parsed<'p, ()> {
+    move |input| match input.split_first() {
+        Some((first, rest)) if *first == expected => Ok((rest, ())),
+        _ => Err(nom::Err::Error(())),
+    }
 }
 
 #[inline]
@@ -187,10 +267,30 @@ fn is_blank(byte: u8) -> bool {
 
 #[inline]
 fn is_label_name_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || byte == b'_'
+    CLASSES[usize::from(byte)] & LABEL_NAME != 0
 }
 
 #[inline]
 pub(super) fn is_name_byte(byte: u8) -> bool {
-    is_label_name_byte(byte) || byte == b':'
+    CLASSES[usize::from(byte)] & NAME != 0
 }
+
+const NAME: u8 = 1;
+const LABEL_NAME: u8 = 2;
+
+/// What each byte may be part of; half of the bytes of a page are asked.
+static CLASSES: [u8; 256] = {
+    let mut classes = [0; 256];
+    let mut byte = 0;
+    while byte < classes.len() {
+        #[expect(clippy::cast_possible_truncation, reason = "below 256")]
+        let ascii = byte as u8;
+        if ascii.is_ascii_alphanumeric() || ascii == b'_' {
+            classes[byte] = NAME | LABEL_NAME;
+        } else if ascii == b':' {
+            classes[byte] = NAME;
+        }
+        byte += 1;
+    }
+    classes
+};

@@ -7,44 +7,63 @@ use super::grammar;
 /// The label set of a sample, in page order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Labels<'p> {
-    /// What stands between the braces, without a quoted metric name. The grammar has checked it.
-    inside: &'p [u8],
-}
-
-/// The labels of one sample, read as they are asked for; made by [`Labels::iter`].
-#[derive(Clone, Debug)]
-pub struct LabelIter<'p> {
+    /// The first labels as they were found when the line was checked, so that the usual few
+    /// are not read a second time.
+    first: [Label<'p>; FIRST],
+    found: usize,
+    /// The labels after these. The grammar has checked them.
     rest: &'p [u8],
 }
 
-/// One label of a sample.
-#[derive(Clone, Copy, Debug)]
-pub struct Label<'p> {
-    /// Without quotes; escapes as printed.
-    pub name: &'p str,
-    pub value: LabelValue<'p>,
+/// A sample of vLLM has up to three labels.
+const FIRST: usize = 4;
+
+/// The labels of one sample; made by [`Labels::iter`].
+#[derive(Clone, Debug)]
+pub struct LabelIter<'p> {
+    labels: Labels<'p>,
+    next: usize,
 }
 
-/// A label's value as the page prints it, without the quotes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct LabelValue<'p> {
+/// One label of a sample.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Label<'p> {
+    pub name: LabelText<'p>,
+    pub value: LabelText<'p>,
+}
+
+/// A label's name or value as the page prints it, without quotes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct LabelText<'p> {
     raw: &'p [u8],
 }
 
 impl<'p> Labels<'p> {
-    pub(super) fn new(inside: &'p [u8]) -> Self {
-        Self { inside }
+    /// Adds a label that was just read; `rest` is what follows it.
+    #[inline]
+    pub(super) fn push(&mut self, label: Label<'p>, rest: &'p [u8]) {
+        if let Some(slot) = self.first.get_mut(self.found) {
+            *slot = label;
+            self.found += 1;
+            self.rest = rest;
+        }
+    }
+
+    /// Ends the set where `after` starts.
+    #[inline]
+    pub(super) fn end(&mut self, after: &'p [u8]) {
+        self.rest = &self.rest[..self.rest.len().saturating_sub(after.len())];
     }
 
     #[must_use]
     pub fn iter(self) -> LabelIter<'p> {
-        LabelIter { rest: self.inside }
+        LabelIter { labels: self, next: 0 }
     }
 
-    /// The value of the first label called `name`.
+    /// The value of the first label that is printed as `name`.
     #[must_use]
-    pub fn get(self, name: &str) -> Option<LabelValue<'p>> {
-        self.iter().find_map(|label| (label.name == name).then_some(label.value))
+    pub fn get(self, name: &str) -> Option<LabelText<'p>> {
+        self.iter().find_map(|label| (label.name.raw == name.as_bytes()).then_some(label.value))
     }
 }
 
@@ -60,14 +79,23 @@ impl<'p> IntoIterator for Labels<'p> {
 impl<'p> Iterator for LabelIter<'p> {
     type Item = Label<'p>;
 
+    #[inline]
     fn next(&mut self) -> Option<Self::Item> {
-        grammar::next_label(&mut self.rest)
+        if self.next < self.labels.found {
+            let label = self.labels.first.get(self.next).copied();
+            self.next += 1;
+            return label;
+        }
+        let (rest, label) = grammar::label(self.labels.rest).ok()?;
+        self.labels.rest = rest;
+        Some(label)
     }
 }
 
 impl FusedIterator for LabelIter<'_> {}
 
-impl<'p> LabelValue<'p> {
+impl<'p> LabelText<'p> {
+    #[inline]
     pub(super) fn new(raw: &'p [u8]) -> Self {
         Self { raw }
     }
@@ -88,7 +116,7 @@ impl<'p> LabelValue<'p> {
         }
     }
 
-    /// The value as a number, as `le` and `quantile` have it.
+    /// The text as a number, as `le` and `quantile` have it.
     #[must_use]
     pub fn to_f64(self) -> Option<f64> {
         super::number::value(self.raw)

@@ -51,6 +51,7 @@
 mod grammar;
 mod labels;
 mod number;
+mod run;
 mod search;
 mod select;
 #[cfg(test)]
@@ -58,7 +59,7 @@ mod tests;
 mod walk;
 
 pub use self::{
-    labels::{Label, LabelIter, LabelValue, Labels, unescape},
+    labels::{Label, LabelIter, LabelText, Labels, unescape},
     select::{Part, SelectReport, Selected, Selector, select},
     walk::{Lines, Samples, lines, samples},
 };
@@ -99,7 +100,8 @@ pub enum Line<'p> {
 }
 
 /// What a TYPE line says a family is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "lowercase")]
 pub enum Kind {
     Counter,
     Gauge,

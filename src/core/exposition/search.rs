@@ -96,23 +96,36 @@ sglang:num_requests_total trtllm_request_success_total tgi_request_count kaito_r
 "#;
 
 #[cfg(test)]
-#[test]
-fn p() {
-    for n in [
-        "vllm:num_requests_waiting",
-        "vllm:num_requests_running",
-        "vllm:kv_cache_usage_perc",
-        "vllm:time_to_first_token_seconds",
-        "tgi_queue_size",
-        "up",
-        "a",
-    ] {
-        eprintln!(
-            "{:?}",
-            fragments(&[n.into(), "vllm:num_requests_waiting".into()])
-                .iter()
-                .map(|x| std::str::from_utf8(x).unwrap())
-                .collect::<Vec<_>>()
-        );
+mod tests {
+    use super::*;
+    use crate::core::exposition::walk::split_line;
+
+    /// A search that stops on the lines of other families is slow, though its result is right.
+    #[test]
+    fn hardly_stops_in_vain() {
+        let wanted = ["vllm:num_requests_waiting", "vllm:num_requests_running", "vllm:kv_cache_usage_perc"];
+        let search = Search::for_lines_with(&wanted.map(str::to_owned));
+        let mut rest = &include_bytes!("../../../tests/data/loaded.txt")[..];
+        let (mut found, mut in_vain) = (0, 0);
+        while let Some(next) = search.next_line(rest) {
+            let (line, after) = split_line(next);
+            let line = String::from_utf8_lossy(line);
+            let has_name = wanted.iter().any(|name| line.contains(name));
+            *(if has_name { &mut found } else { &mut in_vain }) += 1;
+            rest = after;
+        }
+        // HELP, TYPE and one sample of each, and four lines of `..._waiting_by_reason`.
+        assert_eq!(found, 13);
+        assert!(in_vain < found, "{in_vain} lines looked at in vain");
+    }
+
+    #[test]
+    fn cuts_one_pattern_to_what_the_searcher_is_to_look_at() {
+        let shortest = |names: &[String]| fragments(names).iter().map(|fragment| fragment.len()).min();
+        let few = ["vllm:num_requests_waiting", "vllm:kv_cache_usage_perc"].map(str::to_owned);
+        assert_eq!(shortest(&few), Some(2));
+        assert_eq!(shortest(&["x".to_owned()]), Some(1));
+        let many: Vec<String> = (0..9).map(|n| format!("vllm:family_{n}_total")).collect();
+        assert_eq!(shortest(&many), Some(3));
     }
 }

@@ -1,12 +1,6 @@
 //! The samples of wanted families, and nothing else.
 
-use super::{
-    Sample,
-    grammar::{self, Head},
-    labels::escape,
-    search::Search,
-    walk::split_line,
-};
+use super::{Sample, grammar, labels::escape, run::Run, search::Search, walk::split_line};
 
 /// The families that a scrape wants, compiled once for many pages. Share it in an `Arc`.
 #[derive(Clone, Debug)]
@@ -57,13 +51,21 @@ struct WantedName {
     part: Part,
 }
 
-const SUFFIXES: [(Part, &str); 5] = [
-    (Part::Value, ""),
-    (Part::Total, "_total"),
-    (Part::Bucket, "_bucket"),
-    (Part::Sum, "_sum"),
-    (Part::Count, "_count"),
-];
+impl Part {
+    pub const ALL: [Self; 5] = [Self::Value, Self::Total, Self::Bucket, Self::Sum, Self::Count];
+
+    /// What the sample's name adds to the family's.
+    #[must_use]
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Self::Value => "",
+            Self::Total => "_total",
+            Self::Bucket => "_bucket",
+            Self::Sum => "_sum",
+            Self::Count => "_count",
+        }
+    }
+}
 
 impl Selector {
     /// Compiles a list of families. An empty name selects nothing.
@@ -75,12 +77,9 @@ impl Selector {
                 continue;
             }
             let printed = escape(name.as_ref());
-            for (part, suffix) in SUFFIXES {
-                names.push(WantedName {
-                    printed: format!("{printed}{suffix}").into_bytes().into(),
-                    family,
-                    part,
-                });
+            for part in Part::ALL {
+                let printed = format!("{printed}{}", part.suffix()).into_bytes().into();
+                names.push(WantedName { printed, family, part });
             }
             printed_families.push(printed);
         }
@@ -108,9 +107,10 @@ pub fn select<'p>(page: &'p [u8], wanted: &Selector, mut visit: impl FnMut(Selec
     report
 }
 
-/// Reads the lines that `page` starts with for as long as they are wanted, and returns the rest.
+/// Reads the lines that `page` starts with for as long as they are wanted, and returns the
+/// rest.
 ///
-/// A family's lines mostly stand together, after its comments; going on from line to line
+/// A family's samples mostly stand together, after its comments; going on from line to line
 /// there costs less than a new search for each.
 fn select_run<'p>(
     page: &'p [u8],
@@ -119,56 +119,36 @@ fn select_run<'p>(
     report: &mut SelectReport,
 ) -> &'p [u8] {
     let mut rest = page;
-    let mut run: Option<Run<'p, '_>> = None;
+    let mut claimed: Option<(Run<'p>, &[WantedName])> = None;
     loop {
         let (line, after) = split_line(rest);
+        rest = after;
         if line.first() == Some(&b'#') {
-            rest = after;
-            if run.is_some() {
+            // Comments before the samples are this family's; those after them the next one's.
+            if claimed.is_some() {
                 return rest;
             }
             continue;
         }
-        let run_now = match &run {
-            Some(run) if run.goes_on_with(line) => run,
-            _ => match Run::of(line, wanted) {
-                Some(new) => run.insert(new),
-                None => return after,
-            },
-        };
-        match grammar::body(run_now.head, &line[run_now.prefix.len()..]) {
-            Some(sample) => {
-                for claim in run_now.claims {
-                    visit(Selected { family: claim.family, part: claim.part, sample });
-                }
+        let (head, body, claims) = if let Some((run, claims)) = claimed
+            && let Some(body) = run.body_of(line)
+        {
+            (run.head, body, claims)
+        } else {
+            let Some((run, body)) = Run::open(line) else { return rest };
+            let claims = wanted.claims(run.head.name().as_bytes());
+            if claims.is_empty() {
+                return rest;
             }
-            None => report.rejected += 1,
+            claimed = Some((run, claims));
+            (run.head, body, claims)
+        };
+        let Some(sample) = grammar::body(head, body) else {
+            report.rejected += 1;
+            continue;
+        };
+        for claim in claims {
+            visit(Selected { family: claim.family, part: claim.part, sample });
         }
-        rest = after;
-    }
-}
-
-/// Lines that start with the same bytes up to the end of their name, so that the name need be
-/// read and looked up only once.
-struct Run<'p, 'w> {
-    prefix: &'p [u8],
-    head: Head<'p>,
-    claims: &'w [WantedName],
-}
-
-impl<'p, 'w> Run<'p, 'w> {
-    /// The run that `line` starts; `None` where nobody wants it.
-    fn of(line: &'p [u8], wanted: &'w Selector) -> Option<Self> {
-        let (body, head) = grammar::head(line).ok()?;
-        let claims = wanted.claims(head.name().as_bytes());
-        let prefix = &line[..line.len() - body.len()];
-        (!claims.is_empty()).then_some(Self { prefix, head, claims })
-    }
-
-    fn goes_on_with(&self, line: &[u8]) -> bool {
-        line.strip_prefix(self.prefix).is_some_and(|body| match self.head {
-            Head::Plain(_) => !body.first().copied().is_some_and(grammar::is_name_byte),
-            Head::Quoted(_) => true,
-        })
     }
 }

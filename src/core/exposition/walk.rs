@@ -4,7 +4,7 @@ use std::iter::FusedIterator;
 
 use memchr::memchr;
 
-use super::{Line, Sample, grammar};
+use super::{Line, Sample, grammar, run::Run};
 
 /// Walks every line of `page` that is not blank.
 #[must_use]
@@ -16,7 +16,7 @@ pub fn lines(page: &[u8]) -> Lines<'_> {
 /// and counted.
 #[must_use]
 pub fn samples(page: &[u8]) -> Samples<'_> {
-    Samples { rest: page, rejected: 0 }
+    Samples { rest: page, run: None, rejected: 0 }
 }
 
 /// The lines of a page; made by [`lines`].
@@ -29,6 +29,8 @@ pub struct Lines<'p> {
 #[derive(Clone, Debug)]
 pub struct Samples<'p> {
     rest: &'p [u8],
+    /// How the last sample line started.
+    run: Option<Run<'p>>,
     rejected: usize,
 }
 
@@ -58,16 +60,27 @@ impl<'p> Iterator for Samples<'p> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             let line = next_line(&mut self.rest)?;
-            // Skips most comments without looking into them.
-            if line.first() == Some(&b'#') {
+            if grammar::is_comment_or_blank(line) {
                 continue;
             }
-            match grammar::line(line) {
-                Some(Line::Sample(sample)) => return Some(sample),
-                Some(Line::Rejected(_)) => self.rejected += 1,
-                _ => {}
+            match self.sample(line) {
+                Some(sample) => return Some(sample),
+                None => self.rejected += 1,
             }
         }
+    }
+}
+
+impl<'p> Samples<'p> {
+    fn sample(&mut self, line: &'p [u8]) -> Option<Sample<'p>> {
+        if let Some(run) = &self.run
+            && let Some(body) = run.body_of(line)
+        {
+            return grammar::body(run.head, body);
+        }
+        let (run, body) = Run::open(line)?;
+        self.run = Some(run);
+        grammar::body(run.head, body)
     }
 }
 

@@ -81,7 +81,7 @@ pub fn read_page(page: &[u8], wanted: &Wanted, kind: PageKind) -> PageRead {
     }
 }
 
-fn is_awake(state: exposition::LabelValue<'_>) -> bool {
+fn is_awake(state: exposition::LabelText<'_>) -> bool {
     state.as_bytes() == b"awake"
 }
 
@@ -146,7 +146,7 @@ impl Tally {
     }
 
     fn add_bucket(&mut self, selected: &Selected<'_>) {
-        let Some(bound) = selected.sample.labels.get("le").and_then(exposition::LabelValue::to_f64) else {
+        let Some(bound) = selected.sample.labels.get("le").and_then(exposition::LabelText::to_f64) else {
             return;
         };
         let expected =

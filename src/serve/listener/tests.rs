@@ -1,6 +1,8 @@
 //! Over real loopback sockets. Where a test says something about time, tokio's clock is paused:
 //! it moves only when every task waits and no socket is ready.
 
+mod tls;
+
 use std::{
     pin::Pin,
     sync::atomic::{AtomicUsize, Ordering},
@@ -91,6 +93,7 @@ enum Event {
     Opened(u64),
     Closed(u64),
     Refused(String),
+    PlaintextClient,
 }
 
 struct Recorder(mpsc::UnboundedSender<Event>);
@@ -108,6 +111,10 @@ impl Observe for Recorder {
     fn refused(&self, _: SocketAddr, refusal: &Refusal) {
         let _ = self.0.send(Event::Refused(format!("{refusal:?}")));
     }
+
+    fn plaintext_client(&self, _: IpAddr) {
+        self.0.send(Event::PlaintextClient).unwrap();
+    }
 }
 
 struct Rig {
@@ -123,13 +130,17 @@ impl Rig {
     }
 
     async fn with(limits: Limits) -> Self {
+        Self::secured(Security::Plaintext, limits).await
+    }
+
+    async fn secured(security: Security, limits: Limits) -> Self {
         let socket = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = socket.local_addr().unwrap();
         let service = Scripted::default();
         let (seen, events) = mpsc::unbounded_channel();
         let listener = Listener {
             socket,
-            security: Security::Plaintext,
+            security,
             service: Routes::new(ExternalScalerServer::new(service.clone())),
             observer: Arc::new(Recorder(seen)),
             limits,

@@ -1,0 +1,41 @@
+# Two commands do all the set-up on a machine with Rust: make demo, make test.
+.DEFAULT_GOAL := help
+CARGO ?= cargo
+
+include mk/chart.mk
+include mk/image.mk
+
+.PHONY: help
+help: ## This list.
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+
+.PHONY: demo
+demo: ## Watch it work: a simulated fleet, the real engine, a stand-in for KEDA. Under a minute.
+	$(CARGO) run --locked --quiet -- demo
+
+.PHONY: demo-fast
+demo-fast: ## The same in ten seconds.
+	$(CARGO) run --locked --quiet -- demo --fast
+
+.PHONY: test
+test: ## Every test that needs nothing but Rust.
+	$(CARGO) test --locked
+
+.PHONY: lint
+lint: ## Formatting and clippy, warnings as errors.
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+
+.PHONY: deny
+deny: ## Licences, bans and sources of dependencies; advisories are reported.
+	command -v cargo-deny >/dev/null || $(CARGO) install --locked cargo-deny --version 0.20.2
+	$(CARGO) deny --log-level error check bans licenses sources
+	-$(CARGO) deny check advisories
+
+.PHONY: bench
+bench: ## Every benchmark, some minutes. BENCHMARKS.md says what to look at.
+	$(CARGO) bench --locked
+
+.PHONY: bench-smoke
+bench-smoke: ## Every benchmark once: that they run, not how fast.
+	$(CARGO) bench --locked --benches -- --test

@@ -1,0 +1,63 @@
+//! Who may read whose InferenceSets.
+//!
+//! A trigger is written by somebody who may write ScaledObjects in a namespace. What it names
+//! further is bounded by this rule and by construction: its port and path are only ever asked
+//! of the watched pods of its InferenceSet.
+
+use thiserror::Error;
+
+use super::names::InferenceSetKey;
+
+/// Which InferenceSets a ScaledObject's trigger may name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tenancy {
+    /// Those of the ScaledObject's namespace.
+    OwnNamespace,
+    /// All (`--allow-cross-namespace`).
+    AnyNamespace,
+}
+
+/// A trigger that reaches into another namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error(
+    "inferenceSetNamespace is {other:?}, but a ScaledObject in namespace {own:?} may only name InferenceSets \
+     of its own; --allow-cross-namespace lifts this"
+)]
+pub struct Trespass {
+    own: String,
+    other: String,
+}
+
+impl Tenancy {
+    /// Whether a ScaledObject in `namespace` may name `set`.
+    ///
+    /// # Errors
+    /// Where it may not.
+    pub fn admit(self, namespace: &str, set: &InferenceSetKey) -> Result<(), Trespass> {
+        match self {
+            Self::OwnNamespace if *set.namespace != *namespace => {
+                Err(Trespass { own: namespace.to_owned(), other: set.namespace.to_string() })
+            }
+            Self::OwnNamespace | Self::AnyNamespace => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn another_namespace_takes_the_flag_that_the_refusal_names() {
+        let set = InferenceSetKey::new("team-b", "demo");
+        assert_eq!(Tenancy::OwnNamespace.admit("team-b", &set), Ok(()));
+        assert_eq!(Tenancy::AnyNamespace.admit("team-a", &set), Ok(()));
+        let refusal = Tenancy::OwnNamespace.admit("team-a", &set).unwrap_err().to_string();
+        for part in ["inferenceSetNamespace", "\"team-b\"", "\"team-a\"", "--allow-cross-namespace"] {
+            assert!(refusal.contains(part), "{part} is not in: {refusal}");
+        }
+        // Not a prefix, and not without regard to case.
+        assert!(Tenancy::OwnNamespace.admit("team-bc", &set).is_err());
+        assert!(Tenancy::OwnNamespace.admit("Team-b", &set).is_err());
+    }
+}

@@ -1,0 +1,63 @@
+//! Objects as they come in: who they are, and as much of them as is used.
+
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde_json::Value;
+
+use crate::core::cluster::ObjectName;
+
+/// One object of a list or of a watch event. One that can't be read still says who it is, so
+/// that it neither ends the watch nor takes the rest of its list with it.
+#[derive(Clone, Debug)]
+pub(super) struct Object<T> {
+    pub name: ObjectName,
+    /// `metadata.resourceVersion`: where a watch goes on from; empty where it is missing.
+    pub version: String,
+    /// The fields that are used, or which of them is wrong and how.
+    pub fields: Result<T, String>,
+}
+
+impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+    /// By way of a [`Value`] that is dropped at once: at no time is more than one whole object
+    /// in memory.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(deserializer)?;
+        let metadata = |field: &str| value["metadata"][field].as_str().unwrap_or_default();
+        Ok(Self {
+            name: ObjectName::new(metadata("namespace"), metadata("name")),
+            version: metadata("resourceVersion").to_owned(),
+            fields: serde_path_to_error::deserialize(value).map_err(|error| error.to_string()),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::WatchEvent;
+
+    use super::*;
+    use crate::core::cluster::inference_set::InferenceSetObject;
+
+    #[test]
+    fn a_broken_object_still_says_who_it_is() {
+        let text = r#"{"type": "MODIFIED", "object": {
+            "metadata": {"namespace": "team-a", "name": "demo", "resourceVersion": "42"},
+            "spec": {"replicas": "two"}}}"#;
+        let WatchEvent::Modified(object) =
+            serde_json::from_str::<WatchEvent<Object<InferenceSetObject>>>(text).unwrap()
+        else {
+            panic!("another event")
+        };
+        assert_eq!((object.name, &*object.version), (ObjectName::new("team-a", "demo"), "42"));
+        let fault = object.fields.unwrap_err();
+        assert!(fault.contains("spec.replicas") && fault.contains("\"two\""), "{fault}");
+    }
+
+    #[test]
+    fn what_is_no_object_at_all_has_no_name() {
+        for text in ["7", "{}", r#"{"metadata": []}"#, r#"{"metadata": {"name": 3}}"#] {
+            let object: Object<InferenceSetObject> = serde_json::from_str(text).unwrap();
+            assert_eq!(object.name, ObjectName::new("", ""));
+            assert!(object.fields.is_err());
+        }
+    }
+}

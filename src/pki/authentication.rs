@@ -1,0 +1,173 @@
+//! The ClusterTriggerAuthentication through which KEDA finds the certificates: created, watched
+//! and put right by the replica that leads, known to be there by all of them.
+
+use std::{fmt, time::Duration};
+
+use futures::StreamExt as _;
+use kube::{
+    api::{Api, DynamicObject, Patch, PatchParams},
+    core::{ApiResource, GroupVersionKind},
+};
+use kube_runtime::{WatchStreamExt as _, watcher};
+use serde_json::{Value, json};
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use super::store::{FIELD_MANAGER, Settings, Standing};
+
+/// The name that every ScaledObject's trigger refers to.
+pub const NAME: &str = "keda-kaito-scaler-creds";
+
+/// The least time between two writes: whoever else writes the object is not fought in a loop.
+const REPAIR_PAUSE: Duration = Duration::from_secs(5);
+
+/// How the object stands in the cluster.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Authentication {
+    /// Not looked at yet.
+    #[default]
+    Unknown,
+    /// KEDA's resource type is not installed.
+    NoResourceType,
+    Missing,
+    /// It refers to other Secrets or keys.
+    Different,
+    /// KEDA can find the certificates.
+    Live,
+}
+
+impl fmt::Display for Authentication {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Unknown => "not looked at yet",
+            Self::NoResourceType => "KEDA's resource type ClusterTriggerAuthentication is not installed",
+            Self::Missing => "it does not exist yet",
+            Self::Different => "it refers to other Secrets",
+            Self::Live => "live",
+        })
+    }
+}
+
+/// Keeps the object.
+pub struct AuthenticationKeeper {
+    api: Api<DynamicObject>,
+    resource: ApiResource,
+    /// `spec.secretTargetRef` as it has to be.
+    references: Vec<Value>,
+    state: watch::Sender<Authentication>,
+}
+
+impl fmt::Debug for AuthenticationKeeper {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AuthenticationKeeper").field("references", &self.references).finish_non_exhaustive()
+    }
+}
+
+impl AuthenticationKeeper {
+    #[must_use]
+    pub fn new(client: kube::Client, settings: &Settings) -> (Self, watch::Receiver<Authentication>) {
+        let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ClusterTriggerAuthentication");
+        let resource = ApiResource::from_gvk_with_plural(&kind, "clustertriggerauthentications");
+        let reference = |parameter: &str, name: &str, key: &str| json!({"parameter": parameter, "name": name, "key": key});
+        let references = vec![
+            reference("caCert", &settings.server_secret, "ca.crt"),
+            reference("tlsClientCert", &settings.client_secret, "tls.crt"),
+            reference("tlsClientKey", &settings.client_secret, "tls.key"),
+        ];
+        let (state, receiver) = watch::channel(Authentication::default());
+        (Self { api: Api::all_with(client, &resource), resource, references, state }, receiver)
+    }
+
+    /// Watches until `shutdown`. Writes while `leads` is true and there are certificates to
+    /// refer to: KEDA would dial in plaintext with an object whose Secrets are empty.
+    pub async fn run(
+        self,
+        mut leads: watch::Receiver<bool>,
+        mut standing: watch::Receiver<Standing>,
+        shutdown: CancellationToken,
+    ) {
+        let mut seen = watcher::watch_object(self.api.clone(), NAME).default_backoff().boxed();
+        let mut next_write = Instant::now();
+        let mut is_troubled = false;
+        loop {
+            let state = *self.state.borrow();
+            let is_wrong = matches!(state, Authentication::Missing | Authentication::Different);
+            let has_certificates = standing.borrow_and_update().config.is_some();
+            let is_due = is_wrong && has_certificates && *leads.borrow_and_update();
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(seen) = seen.next() => self.saw(&seen),
+                changed = leads.changed() => if changed.is_err() { return },
+                changed = standing.changed() => if changed.is_err() { return },
+                () = sleep_until(next_write), if is_due => {
+                    next_write = Instant::now() + REPAIR_PAUSE;
+                    match self.apply().await {
+                        Ok(()) => {
+                            info!(name = NAME, was = %state, "applied the ClusterTriggerAuthentication");
+                            is_troubled = false;
+                        }
+                        Err(error) if !is_troubled => {
+                            warn!(name = NAME, error = &error as &dyn std::error::Error,
+                                "failed to apply the ClusterTriggerAuthentication");
+                            is_troubled = true;
+                        }
+                        Err(_) => {}
+                    }
+                }
+            }
+        }
+    }
+
+    fn saw(&self, seen: &Result<Option<DynamicObject>, watcher::Error>) {
+        let now = match seen {
+            Ok(None) => Authentication::Missing,
+            Ok(Some(object)) if self.is_right(object) => Authentication::Live,
+            Ok(Some(_)) => Authentication::Different,
+            Err(error) if is_not_found(error) => Authentication::NoResourceType,
+            // A watch that breaks says nothing about the object.
+            Err(_) => return,
+        };
+        self.state.send_if_modified(|state| {
+            let is_edge = *state != now;
+            if is_edge {
+                *state = now;
+                if now == Authentication::Live {
+                    info!(name = NAME, "the ClusterTriggerAuthentication is live");
+                } else {
+                    warn!(name = NAME, state = %now, "the ClusterTriggerAuthentication is not live");
+                }
+            }
+            is_edge
+        });
+    }
+
+    /// Whether KEDA finds what it needs. The order does not matter, nor what else is in there.
+    fn is_right(&self, object: &DynamicObject) -> bool {
+        let there = object.data["spec"]["secretTargetRef"].as_array();
+        there.is_some_and(|there| {
+            there.len() == self.references.len()
+                && self.references.iter().all(|wanted| there.contains(wanted))
+        })
+    }
+
+    async fn apply(&self) -> Result<(), kube::Error> {
+        let spec = json!({"spec": {"secretTargetRef": self.references}});
+        let object = DynamicObject::new(NAME, &self.resource).data(spec);
+        let params = PatchParams::apply(FIELD_MANAGER).force();
+        self.api.patch(NAME, &params, &Patch::Apply(&object)).await.map(drop)
+    }
+}
+
+fn is_not_found(error: &watcher::Error) -> bool {
+    let (watcher::Error::InitialListFailed(source) | watcher::Error::WatchStartFailed(source)) = error else {
+        return false;
+    };
+    matches!(source, kube::Error::Api(status) if status.code == 404)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,382 @@
+//! The Secrets: watched by every replica, written by the one that leads.
+//!
+//! What is served follows the watch alone, so that all replicas serve the same and a write
+//! that fails changes nothing. A Secret that cannot be used never replaces what is served.
+
+mod renewal;
+
+use std::{fmt, sync::Arc, time::Duration};
+
+use arc_swap::ArcSwap;
+use futures::StreamExt as _;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
+use kube::api::{Api, ListParams};
+use kube_runtime::{
+    WatchStreamExt as _,
+    events::{Event, EventType, Recorder, Reporter},
+    watcher,
+};
+use rustls::ServerConfig;
+use thiserror::Error;
+use tokio::{
+    sync::watch,
+    time::{Instant, sleep_until},
+};
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+
+use super::{
+    chain::{Chain, Contents},
+    mint::MintError,
+    presented::{Presented, WARN_AHEAD},
+    tls::server_config,
+};
+use crate::core::{
+    cert::{DAY, Fingerprint, Leaf, LeafState, Policy, Role, server_names},
+    time::Moment,
+};
+
+/// The field manager and event source.
+pub(crate) const FIELD_MANAGER: &str = "keda-kaito-scaler";
+
+/// The longest time between two looks at the clock: a machine may sleep or be set right.
+const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
+/// The first pause after a failure; doubled up to [`LONGEST_PAUSE`].
+const FIRST_PAUSE: Duration = Duration::from_secs(1);
+const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// Where certificates are kept, and what they are to be like.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// KEDA's namespace: it reads the client and the server Secret, and in its own only.
+    pub namespace: String,
+    /// The release's namespace, with the CA Secret and the Service. Often the same.
+    pub own_namespace: String,
+    pub server_secret: String,
+    pub client_secret: String,
+    /// Holds the signing keys, which nothing else refers to.
+    pub ca_secret: String,
+    /// The Service that KEDA dials.
+    pub service: String,
+    /// How long a new leaf lives. Above zero.
+    pub leaf_life: Duration,
+}
+
+impl Settings {
+    fn secret(&self, role: Role) -> &str {
+        match role {
+            Role::Server => &self.server_secret,
+            Role::Client => &self.client_secret,
+        }
+    }
+
+    fn policy(&self, role: Role) -> Policy {
+        let dns_names = match role {
+            Role::Server => server_names(&self.service, &self.own_namespace),
+            Role::Client => Vec::new(),
+        };
+        Policy { role, leaf_life: self.leaf_life, dns_names }
+    }
+}
+
+/// What there is to serve with.
+#[derive(Clone, Default)]
+pub struct Standing {
+    /// Set once there is a usable pair of chains, and kept: renewals go on inside of it.
+    pub config: Option<Arc<ArcSwap<ServerConfig>>>,
+    /// When the leaves that the Secrets hold end.
+    pub server_end: Option<Moment>,
+    pub client_end: Option<Moment>,
+    /// What keeps the Secrets as they are from being served; what was served before still is.
+    pub missing: Option<String>,
+}
+
+impl fmt::Debug for Standing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Standing")
+            .field("is_served", &self.config.is_some())
+            .field("server_end", &self.server_end)
+            .field("client_end", &self.client_end)
+            .field("missing", &self.missing)
+            .finish_non_exhaustive()
+    }
+}
+
+#[derive(Debug, Error)]
+enum StoreError {
+    #[error("failed to read Secret {name}")]
+    Read { name: String, source: kube::Error },
+    #[error("failed to write Secret {name}")]
+    Write { name: String, source: kube::Error },
+    #[error("Secret {0} does not exist; the Helm chart makes it, empty")]
+    NoSecret(String),
+    #[error("failed to list the pods of this namespace")]
+    ListPods(#[source] kube::Error),
+    #[error("failed to make certificates")]
+    Mint(#[from] MintError),
+}
+
+impl StoreError {
+    /// Another wrote first; the watch brings what it wrote.
+    fn is_conflict(&self) -> bool {
+        matches!(self, Self::Write { source: kube::Error::Api(status), .. } if status.code == 409)
+    }
+}
+
+/// A chain's Secret as the watch last showed it.
+#[derive(Default)]
+struct Watched {
+    secret: Option<Secret>,
+    is_troubled: bool,
+    /// The first sight of what the existing scaler left was reported.
+    was_taken_over: bool,
+    /// The wait for the existing scaler was reported.
+    is_waiting: bool,
+}
+
+/// Keeps the certificates: see the module's words. Made by [`Store::new`], run once.
+pub struct Store {
+    settings: Settings,
+    client: kube::Client,
+    /// Those that KEDA reads.
+    secrets: Api<Secret>,
+    /// The one that only we read: the signing keys.
+    own_secrets: Api<Secret>,
+    recorder: Recorder,
+    presented: Arc<Presented>,
+    /// The wall clock, read anew each time: certificates are about dates.
+    wall: Box<dyn Fn() -> Moment + Send + Sync>,
+    standing: watch::Sender<Standing>,
+    server_secret: Watched,
+    client_secret: Watched,
+    /// What is served: the server leaf and the client CAs.
+    served: Option<(Fingerprint, Vec<Fingerprint>)>,
+    failures: u32,
+}
+
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Store").field("settings", &self.settings).finish_non_exhaustive()
+    }
+}
+
+impl Store {
+    /// `presented` observes the listener, `wall` reads the wall clock.
+    #[must_use]
+    pub fn new(
+        client: kube::Client,
+        settings: Settings,
+        presented: Arc<Presented>,
+        wall: impl Fn() -> Moment + Send + Sync + 'static,
+    ) -> (Self, watch::Receiver<Standing>) {
+        let (standing, receiver) = watch::channel(Standing::default());
+        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
+        let store = Self {
+            secrets: Api::namespaced(client.clone(), &settings.namespace),
+            own_secrets: Api::namespaced(client.clone(), &settings.own_namespace),
+            recorder: Recorder::new(client.clone(), reporter),
+            settings,
+            client,
+            presented,
+            wall: Box::new(wall),
+            standing,
+            server_secret: Watched::default(),
+            client_secret: Watched::default(),
+            served: None,
+            failures: 0,
+        };
+        (store, receiver)
+    }
+
+    /// Watches and serves until `shutdown`; renews while `leads` is true.
+    pub async fn run(mut self, mut leads: watch::Receiver<bool>, shutdown: CancellationToken) {
+        let watched = |role| {
+            watcher::watch_object(self.secrets.clone(), self.settings.secret(role)).default_backoff().boxed()
+        };
+        let (mut server, mut client) = (watched(Role::Server), watched(Role::Client));
+        let presented = Arc::clone(&self.presented);
+        let mut is_watching = [false; 2];
+        let mut due = Instant::now() + LOOK_AGAIN;
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => return,
+                Some(seen) = server.next() => is_watching[0] |= self.saw(Role::Server, seen),
+                Some(seen) = client.next() => is_watching[1] |= self.saw(Role::Client, seen),
+                changed = leads.changed() => if changed.is_err() { return },
+                addresses = presented.plaintext_clients() => {
+                    let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
+                    self.report_plaintext(&addresses.join(", ")).await;
+                }
+                () = sleep_until(due) => {}
+            }
+            // Before the first list of both there is nothing to judge.
+            if is_watching != [true; 2] {
+                continue;
+            }
+            self.serve();
+            self.warn_of_old_client_leaves().await;
+            let may_write = *leads.borrow_and_update();
+            let pause = if may_write { self.renew().await } else { LOOK_AGAIN };
+            due = Instant::now() + pause.min(LOOK_AGAIN);
+        }
+    }
+
+    fn now(&self) -> Moment {
+        (self.wall)()
+    }
+
+    fn watched(&mut self, role: Role) -> &mut Watched {
+        match role {
+            Role::Server => &mut self.server_secret,
+            Role::Client => &mut self.client_secret,
+        }
+    }
+
+    /// Takes note of what the watch showed; says whether the watch works.
+    fn saw(&mut self, role: Role, seen: Result<Option<Secret>, watcher::Error>) -> bool {
+        let name = self.settings.secret(role).to_owned();
+        let watched = self.watched(role);
+        match seen {
+            Ok(secret) => {
+                if std::mem::take(&mut watched.is_troubled) {
+                    info!(secret = %name, "watching again");
+                }
+                watched.secret = secret;
+                true
+            }
+            Err(error) => {
+                if !std::mem::replace(&mut watched.is_troubled, true) {
+                    warn!(secret = %name, error = &error as &dyn std::error::Error, "failed to watch a Secret");
+                }
+                false
+            }
+        }
+    }
+
+    /// The chain as the watch shows it, without its signing keys.
+    fn watched_chain(&mut self, role: Role) -> Option<Chain> {
+        let secret = self.watched(role).secret.as_ref()?;
+        Some(Chain::read(role, secret.data.as_ref().unwrap_or(&Contents::new()), None))
+    }
+
+    /// Serves with what the Secrets hold, if that can be done.
+    fn serve(&mut self) {
+        let now = self.now();
+        let chains = Role::BOTH.map(|role| self.watched_chain(role));
+        let [Some(server), Some(client)] = chains else {
+            let names = format!("{} and {}", self.settings.server_secret, self.settings.client_secret);
+            let why = format!("one of Secrets {names} does not exist");
+            self.announce(|standing| standing.missing = Some(why));
+            return;
+        };
+        let (server_leaf, client_leaf) = (usable_leaf(&server), usable_leaf(&client));
+        let ends =
+            [&server_leaf, &client_leaf].map(|leaf| leaf.as_ref().ok().map(|leaf| leaf.validity.not_after));
+        let missing = server_leaf.as_ref().err().or(client_leaf.as_ref().err()).cloned();
+        let cas = client.cas.iter().filter(|ca| !ca.facts.validity.has_expired(now));
+        let cas: Vec<_> = cas.map(|ca| ca.facts.fingerprint).collect();
+        let wanted = server_leaf.ok().map(|leaf| (leaf.fingerprint, cas));
+
+        let mut made = None;
+        let mut failed = missing;
+        if failed.is_none() && wanted != self.served {
+            match server_config(&server, &client, now) {
+                Ok(config) => made = Some(Arc::new(config)),
+                Err(error) => failed = Some(error.to_string()),
+            }
+        }
+        if made.is_some() {
+            self.served = wanted;
+        }
+        self.announce(|standing| {
+            [standing.server_end, standing.client_end] = ends;
+            standing.missing = failed;
+            match (&standing.config, made) {
+                (Some(config), Some(made)) => config.store(made),
+                (None, Some(made)) => standing.config = Some(Arc::new(ArcSwap::new(made))),
+                (_, None) => {}
+            }
+        });
+    }
+
+    fn announce(&self, change: impl FnOnce(&mut Standing)) {
+        self.standing.send_modify(|standing| {
+            let before = standing.missing.clone();
+            change(standing);
+            if standing.missing != before {
+                if let Some(why) = &standing.missing {
+                    warn!(%why, "certificates are missing");
+                } else {
+                    info!("certificates are served");
+                }
+            }
+        });
+    }
+
+    async fn report(
+        &self,
+        about: &ObjectReference,
+        type_: EventType,
+        reason: &str,
+        action: &str,
+        note: String,
+    ) {
+        let event =
+            Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            debug!(error = &error as &dyn std::error::Error, %reason, "failed to publish an event");
+        }
+    }
+
+    fn reference(&self, kind: &str, name: &str, uid: Option<String>) -> ObjectReference {
+        let Settings { namespace, own_namespace, .. } = &self.settings;
+        let namespace = if kind == "Service" { own_namespace } else { namespace };
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some(kind.into()),
+            name: Some(name.into()),
+            namespace: Some(namespace.clone()),
+            uid,
+            ..ObjectReference::default()
+        }
+    }
+
+    /// Warns while a connection uses a client leaf that ends soon. The recorder folds repeats.
+    async fn warn_of_old_client_leaves(&self) {
+        let Some(end) = self.presented.first_end() else { return };
+        let left = end.saturating_since(self.now());
+        if left > WARN_AHEAD {
+            return;
+        }
+        let days = left.as_secs() / DAY.as_secs();
+        warn!(days, "KEDA's connection uses a client certificate that ends soon");
+        let note = format!(
+            "KEDA's connection uses a client certificate that ends in {days} days, while Secret {} holds a newer one \
+             or will; restart the KEDA operator so that it reads it",
+            self.settings.client_secret
+        );
+        let about = self.reference("Secret", &self.settings.client_secret, None);
+        self.report(&about, EventType::Warning, "ClientCertificateEnds", "Watch", note).await;
+    }
+
+    async fn report_plaintext(&self, addresses: &str) {
+        let note = format!(
+            "{addresses} speaks plaintext to the TLS port: KEDA found no certificates. It resolves ClusterTriggerAuthentication \
+             Secrets in its own namespace only; they are in {}",
+            self.settings.namespace
+        );
+        let about = self.reference("Service", &self.settings.service, None);
+        self.report(&about, EventType::Warning, "PlaintextClient", "Refuse", note).await;
+    }
+}
+
+fn usable_leaf(chain: &Chain) -> Result<&Leaf, String> {
+    match &chain.leaf {
+        LeafState::Usable(leaf) => Ok(leaf),
+        LeafState::Absent => Err(format!("there is no {} certificate yet", chain.role)),
+        LeafState::Unusable(flaw) => Err(format!("the {} certificate cannot be used: {flaw}", chain.role)),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,262 @@
+use k8s_openapi::ByteString;
+use serde_json::{Value, json};
+use tokio_util::task::TaskTracker;
+
+use super::*;
+use crate::{
+    fake_api::FakeApi,
+    pki::testing::{YEAR, founded, legacy_secret, now},
+    serve::listener::{Observe as _, Peer},
+};
+
+const SECRETS: &str = "/api/v1/namespaces/keda/secrets";
+const SERVER: &str = "/api/v1/namespaces/keda/secrets/server-certs";
+const CLIENT: &str = "/api/v1/namespaces/keda/secrets/client-certs";
+const CA: &str = "/api/v1/namespaces/keda/secrets/ca";
+const OLD_POD: &str = "/api/v1/namespaces/keda/pods/keda-kaito-scaler-old";
+/// Within the last 90 days of the fixtures' leaves.
+const LATE_2048: Moment = Moment::from_unix(Duration::from_secs(2_491_000_000));
+
+/// One replica.
+struct Replica {
+    standing: watch::Receiver<Standing>,
+    presented: Arc<Presented>,
+    _leads: watch::Sender<bool>,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+}
+
+impl Replica {
+    fn start(api: &FakeApi, leads: bool, wall: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
+        let settings = Settings {
+            own_namespace: "keda".into(),
+            namespace: "keda".into(),
+            server_secret: "server-certs".into(),
+            client_secret: "client-certs".into(),
+            ca_secret: "ca".into(),
+            service: "keda-kaito-scaler-svc".into(),
+            leaf_life: YEAR,
+        };
+        let presented = Arc::new(Presented::default());
+        let (store, standing) = Store::new(api.client(), settings, Arc::clone(&presented), wall);
+        let (leads, is_leading) = watch::channel(leads);
+        let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
+        tasks.spawn(store.run(is_leading, shutdown.clone()));
+        Self { standing, presented, _leads: leads, tasks, shutdown }
+    }
+
+    async fn served(&mut self) -> Arc<ArcSwap<ServerConfig>> {
+        let standing = self.standing.wait_for(|standing| standing.config.is_some()).await.unwrap();
+        standing.config.clone().unwrap()
+    }
+
+    async fn until(&mut self, condition: impl FnMut(&Standing) -> bool) {
+        self.standing.wait_for(condition).await.unwrap();
+    }
+}
+
+fn secret(contents: &Contents) -> Value {
+    json!({"metadata": {}, "data": contents})
+}
+
+/// A cluster whose Secrets hold these.
+fn cluster(server: &Contents, client: &Contents) -> FakeApi {
+    let api = FakeApi::new();
+    for (path, contents) in [(SERVER, server), (CLIENT, client), (CA, &Contents::new())] {
+        api.put(path, secret(contents));
+    }
+    api
+}
+
+fn empty() -> FakeApi {
+    cluster(&Contents::new(), &Contents::new())
+}
+
+fn legacy() -> FakeApi {
+    cluster(&legacy_secret(Role::Server), &legacy_secret(Role::Client))
+}
+
+fn contents(api: &FakeApi, path: &str) -> Contents {
+    serde_json::from_value(api.get(path).unwrap()["data"].clone()).unwrap_or_default()
+}
+
+fn cas(api: &FakeApi, role: Role) -> Vec<Fingerprint> {
+    let path = if role == Role::Server { SERVER } else { CLIENT };
+    let chain = Chain::read(role, &contents(api, path), None);
+    chain.cas.iter().map(|ca| ca.facts.fingerprint).collect()
+}
+
+fn run_old_pod(api: &FakeApi) {
+    let volumes = json!([{"name": "server", "secret": {"secretName": "server-certs"}}]);
+    let running = json!([{"name": "scaler", "image": "", "imageID": "", "ready": true, "restartCount": 0,
+        "state": {"running": {}}}]);
+    api.put(
+        OLD_POD,
+        json!({"metadata": {}, "spec": {"containers": [], "volumes": volumes},
+        "status": {"containerStatuses": running}}),
+    );
+}
+
+fn events(api: &FakeApi, reason: &str) -> Vec<Value> {
+    let all = api.objects("/apis/events.k8s.io/v1/namespaces/keda/events/");
+    all.into_iter().filter(|event| event["reason"] == reason).collect()
+}
+
+fn writes(api: &FakeApi) -> usize {
+    api.requests(&format!("PUT {SECRETS}"))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_first_install_is_served_after_two_writes_for_each_chain() {
+    let api = empty();
+    let mut replica = Replica::start(&api, true, now);
+    replica.served().await;
+    assert_eq!(writes(&api), 4);
+    assert_eq!(contents(&api, SERVER).keys().collect::<Vec<_>>(), ["ca.crt", "server.crt", "server.key"]);
+    assert_eq!(contents(&api, CLIENT).keys().collect::<Vec<_>>(), ["ca.crt", "tls.crt", "tls.key"]);
+    assert_eq!(contents(&api, CA).keys().collect::<Vec<_>>(), ["client-ca.key", "server-ca.key"]);
+    api.until(|api| events(api, "CertificatesRenewed").len() == 2).await;
+
+    replica.shutdown.cancel();
+    replica.tasks.close();
+    replica.tasks.wait().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_does_not_lead_serves_what_the_leader_wrote_and_writes_nothing() {
+    let api = empty();
+    let mut standby = Replica::start(&api, false, now);
+    standby.until(|standing| standing.missing.is_some()).await;
+    assert_eq!(writes(&api), 0);
+    let mut leader = Replica::start(&api, true, now);
+    leader.served().await;
+    standby.served().await;
+    assert_eq!(writes(&api), 4);
+    assert_eq!(standby.standing.borrow().server_end, leader.standing.borrow().server_end);
+}
+
+#[tokio::test(start_paused = true)]
+async fn valid_secrets_of_the_existing_scaler_are_taken_over_untouched() {
+    for is_running in [false, true] {
+        let api = legacy();
+        if is_running {
+            run_old_pod(&api);
+        }
+        let mut replica = Replica::start(&api, true, now);
+        replica.served().await;
+        api.until(|api| events(api, "CertificatesTakenOver").len() == 2).await;
+        assert_eq!(writes(&api), 0);
+    }
+}
+
+/// The old rotator runs during the upgrade, then ends; then the release is rolled back.
+#[tokio::test(start_paused = true)]
+async fn upgrade_and_rollback_beside_the_existing_scaler() {
+    let api = legacy();
+    run_old_pod(&api);
+    let mut replica = Replica::start(&api, true, || LATE_2048);
+    let config = replica.served().await;
+    let old_end = replica.standing.borrow().server_end;
+    // Renewal is due, but the old rotator would not understand a Secret without its key.
+    api.until(|api| api.requests("GET /api/v1/namespaces/keda/pods") > 10).await;
+    assert_eq!(writes(&api), 0);
+
+    api.delete(OLD_POD);
+    let before = config.load_full();
+    replica.until(|standing| standing.server_end > old_end && standing.client_end > old_end).await;
+    assert!(!contents(&api, SERVER).contains_key("ca.key") && !contents(&api, CLIENT).contains_key("ca.key"));
+    assert!(contents(&api, CA)["server-ca.key"].0.starts_with(b"-----BEGIN RSA PRIVATE KEY-----"));
+    // KEDA trusts the same CA; it ends in a year, so the next one is published, once.
+    api.until(|api| Role::BOTH.iter().all(|role| cas(api, *role).len() == 2)).await;
+    let legacy_ca = Chain::read(Role::Server, &legacy_secret(Role::Server), None).cas[0].facts.fingerprint;
+    assert_eq!(cas(&api, Role::Server)[0], legacy_ca);
+    assert!(
+        Arc::ptr_eq(&config, &replica.served().await),
+        "the listener's configuration is renewed in place"
+    );
+    assert!(!Arc::ptr_eq(&before, &config.load_full()));
+
+    // The old rotator misses the key and makes everything anew; whoever runs serves that.
+    run_old_pod(&api);
+    let written = writes(&api);
+    for (path, role) in [(SERVER, Role::Server), (CLIENT, Role::Client)] {
+        api.put(path, json!({"metadata": {}, "data": legacy_secret(role)}));
+    }
+    replica.until(|standing| standing.server_end == old_end && standing.client_end == old_end).await;
+    let looks = api.requests("GET /api/v1/namespaces/keda/pods");
+    api.until(|api| api.requests("GET /api/v1/namespaces/keda/pods") > looks + 5).await;
+    assert_eq!(writes(&api), written, "no fight");
+    assert_eq!(cas(&api, Role::Server), [legacy_ca]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn failures_and_conflicts_are_retried() {
+    for code in [403, 409, 500] {
+        let api = empty();
+        let mut left = 3;
+        api.fail(move |method, path| {
+            let hit = left > 0 && method == http::Method::PUT && path.ends_with("server-certs");
+            left -= i32::from(hit);
+            hit.then_some(code)
+        });
+        let mut replica = Replica::start(&api, true, now);
+        replica.served().await;
+        // Each attempt makes new keys; the CA's that was published has to be among those kept.
+        let (server, keys) = (contents(&api, SERVER), contents(&api, CA));
+        let chain = Chain::read(Role::Server, &server, Some(&keys["server-ca.key"].0));
+        assert!(chain.cas[0].facts.can_sign, "after {code}");
+        api.until(|api| {
+            crate::pki::pem::readable_private_keys(&contents(api, CA)["server-ca.key"].0).len() == 1
+        })
+        .await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_damaged_secret_is_repaired_and_what_was_served_stays() {
+    let api = empty();
+    let mut replica = Replica::start(&api, true, now);
+    let config = replica.served().await;
+    let mut damaged = contents(&api, SERVER);
+    damaged.insert("server.crt".into(), ByteString(b"hello".into()));
+    let before = config.load_full();
+    api.put(SERVER, secret(&damaged));
+    api.until(|api| events(api, "CertificatesRenewed").len() == 3).await;
+    let last = &events(&api, "CertificatesRenewed")[2];
+    assert_eq!(last["type"], "Warning");
+    assert!(last["note"].as_str().unwrap().contains("it cannot be read"), "{last}");
+    replica.until(|standing| standing.missing.is_none()).await;
+    assert!(!Arc::ptr_eq(&before, &config.load_full()));
+    assert_eq!(contents(&api, SERVER)["ca.crt"], damaged["ca.crt"]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_secret_is_named_and_does_not_end_what_is_served() {
+    let api = empty();
+    let mut replica = Replica::start(&api, true, now);
+    let config = replica.served().await;
+    let before = config.load_full();
+    api.delete(CLIENT);
+    replica.until(|standing| standing.missing.as_ref().is_some_and(|why| why.contains("client-certs"))).await;
+    assert!(Arc::ptr_eq(&before, &config.load_full()));
+    api.put(CLIENT, secret(&Contents::new()));
+    replica.until(|standing| standing.missing.is_none()).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn operators_hear_of_plaintext_clients_and_of_client_leaves_that_end() {
+    let api = empty();
+    let mut replica = Replica::start(&api, false, now);
+    replica.until(|standing| standing.missing.is_some()).await;
+    let (old, _) = founded(Role::Client, now() - YEAR + 20 * DAY);
+    let certificates = crate::pki::pem::certificates(&old["tls.crt"].0).unwrap();
+    let address = ([10, 0, 0, 7], 1).into();
+    replica.presented.opened(&Arc::new(Peer { connection: 0, address, certificates }));
+    replica.presented.plaintext_client(address.ip());
+    api.until(|api| !events(api, "ClientCertificateEnds").is_empty()).await;
+    let event = &events(&api, "ClientCertificateEnds")[0];
+    assert!(event["note"].as_str().unwrap().contains("ends in 19 days"), "{event}");
+    let event = &events(&api, "PlaintextClient")[0];
+    assert!(event["note"].as_str().unwrap().starts_with("10.0.0.7 speaks plaintext"), "{event}");
+    assert_eq!(event["regarding"]["name"], "keda-kaito-scaler-svc");
+}

@@ -1,0 +1,375 @@
+//! Wiring: what `run` starts, in which order, and in which order it stops.
+
+pub mod cluster;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use thiserror::Error;
+use tokio::{
+    net::{TcpListener, TcpSocket},
+    sync::mpsc,
+    task::JoinHandle,
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tracing::{error, info};
+
+use self::cluster::{Cluster, ClusterOptions};
+use crate::{
+    aggregator::{Aggregator, GatewaySettings, Inbox},
+    clock::Clock,
+    core::tenancy::Tenancy,
+    discovery::{
+        file::{self, EndpointsFile, FileError},
+        kube::Discovery,
+    },
+    kube_client::{self, ConnectError},
+    metrics::Metrics,
+    pki,
+    proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer},
+    readiness::{Gate, Gates},
+    scrape::{DEFAULT_MAX_BODY, GatewayPool, PageClient, ScrapePool, Scrapers},
+    serve::{
+        admin::Admin,
+        health,
+        listener::{Limits, Listener, Observe, Security, Serving},
+        scaler::Scaler,
+    },
+    targets::Targets,
+};
+
+/// What `run` is told.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    pub source: Source,
+    pub bind_address: IpAddr,
+    /// Where the pages for people and Prometheus are; `None` is the bind address.
+    pub metrics_bind_address: Option<IpAddr>,
+    /// Each port may be 0: any that is free.
+    pub grpc_port: u16,
+    pub metrics_port: u16,
+    pub grpc_health_port: u16,
+    /// For how long to serve on, unready, before clients are told to go elsewhere.
+    pub shutdown_delay: Duration,
+    /// How long the first call for a target waits for its first round of scrapes.
+    pub first_round: Duration,
+    pub gateway: GatewaySettings,
+    /// The largest page that is read, in bytes.
+    pub page_limit: usize,
+}
+
+/// Where endpoints come from, and with that how KEDA is served.
+#[derive(Clone, Debug)]
+pub enum Source {
+    /// A file, and plaintext on a loopback address.
+    File(PathBuf),
+    /// The cluster, and mutual TLS with certificates from its Secrets.
+    Cluster(Box<ClusterOptions>),
+}
+
+impl RunOptions {
+    /// Plaintext on loopback, any ports, no delay on shutdown: for tests and the demo.
+    #[must_use]
+    pub fn for_file(endpoints_file: PathBuf) -> Self {
+        Self {
+            source: Source::File(endpoints_file),
+            bind_address: Ipv4Addr::LOCALHOST.into(),
+            metrics_bind_address: None,
+            grpc_port: 0,
+            metrics_port: 0,
+            grpc_health_port: 0,
+            shutdown_delay: Duration::ZERO,
+            first_round: Duration::from_millis(900),
+            gateway: GatewaySettings::default(),
+            page_limit: DEFAULT_MAX_BODY,
+        }
+    }
+}
+
+/// Why nothing was started.
+#[derive(Debug, Error)]
+pub enum StartError {
+    #[error("plaintext is served only on a loopback address, and --bind-address is {0}")]
+    InsecureAddress(IpAddr),
+    #[error(transparent)]
+    File(#[from] FileError),
+    #[error(transparent)]
+    Cluster(#[from] ConnectError),
+    #[error("failed to listen on {address} for {what}")]
+    Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    #[error("failed to make the HTTP client")]
+    Client { source: crate::scrape::ClientError },
+    #[error("failed to describe the protocol for reflection")]
+    Reflection { source: tonic_reflection::server::Error },
+}
+
+/// The engine at work. Ends only through [`Running::stop`].
+#[derive(Debug)]
+pub struct Running {
+    addresses: Addresses,
+    shutdown_delay: Duration,
+    gates: Gates,
+    /// The gRPC listener, once there is something to serve it with.
+    serving: JoinHandle<Option<Arc<Serving>>>,
+    health_serving: Serving,
+    /// Ends the streams.
+    drain: CancellationToken,
+    /// Resolves when a part has ended by itself that the process can't do without.
+    broken: CancellationToken,
+    /// Ends everything that is not ended in an order of its own.
+    cancel: CancellationToken,
+    tasks: TaskTracker,
+    aggregator: JoinHandle<Scrapers>,
+    aggregator_cancel: CancellationToken,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    grpc: SocketAddr,
+    metrics: SocketAddr,
+    health: SocketAddr,
+}
+
+/// How long clients may take to leave, once told to.
+const GRACE: Duration = Duration::from_secs(5);
+/// Connections that may wait to be accepted.
+const BACKLOG: u32 = 1024;
+/// Scrape reports that may wait for the aggregator; a full queue slows the scrapers down.
+const REPORTS: usize = 1024;
+
+/// Starts everything. Nothing runs where this fails. In a cluster the gRPC listener opens
+/// later, once certificates and KEDA's authentication object are live; readiness says what it
+/// waits for.
+pub async fn start(options: RunOptions) -> Result<Running, StartError> {
+    let clock = Clock::start();
+    let cancel = CancellationToken::new();
+    let tasks = TaskTracker::new();
+    let gates = Gates::new();
+    let (fleet_events, fleet) = mpsc::channel(64);
+
+    // Whatever can fail comes first, and starts nothing that would go on.
+    let mut file_discovery = None;
+    let mut cluster = None;
+    match options.source {
+        Source::File(path) => {
+            if !options.bind_address.is_loopback() {
+                return Err(StartError::InsecureAddress(options.bind_address));
+            }
+            let endpoints_file = EndpointsFile::new(path, clock);
+            file_discovery = Some(file::watch(endpoints_file, fleet_events.clone(), cancel.clone()).await?);
+        }
+        Source::Cluster(ref options) => {
+            pki::tls::install_crypto();
+            let client = kube_client::connect(&options.access).await?;
+            cluster = Some((client, options.as_ref().clone()));
+        }
+    }
+    let metrics_address = options.metrics_bind_address.unwrap_or(options.bind_address);
+    let grpc_socket = bind("gRPC", options.bind_address, options.grpc_port)?;
+    let metrics_socket = bind("metrics", metrics_address, options.metrics_port)?;
+    let health_socket = bind("gRPC health", options.bind_address, options.grpc_health_port)?;
+    let addresses = Addresses {
+        grpc: local_address(&grpc_socket),
+        metrics: local_address(&metrics_socket),
+        health: local_address(&health_socket),
+    };
+    let metrics_socket = listen("metrics", metrics_socket)?;
+    let health_socket = listen("gRPC health", health_socket)?;
+    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
+    let reflection = tonic_reflection::server::Builder::configure()
+        .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
+        .build_v1()
+        .map_err(|source| StartError::Reflection { source })?;
+
+    // From here on nothing fails.
+    let (command_sender, commands) = mpsc::unbounded_channel();
+    // Whoever writes the file decides what is in it; there are no tenants to keep apart.
+    let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
+    let targets = Targets::new(command_sender.clone(), clock, tenancy);
+    let cluster = cluster.map(|(client, options)| {
+        let discovery = Discovery::new(client.clone(), &gates);
+        tasks.spawn(discovery.run(fleet_events, cancel.clone()));
+        cluster::begin(client, options, clock, &tasks, &cancel)
+    });
+    let collectors = cluster.as_ref().map(Cluster::collector).into_iter().collect();
+    let metrics = Metrics::with_collectors(targets.clone(), clock, collectors);
+
+    let (report_sender, reports) = mpsc::channel(REPORTS);
+    let (gateway_sender, gateways) = mpsc::channel(64);
+    let scrapers = Scrapers {
+        pods: ScrapePool::new(client.clone(), clock, report_sender),
+        gateways: GatewayPool::new(client, clock, gateway_sender),
+    };
+    let aggregator_cancel = CancellationToken::new();
+    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), options.gateway);
+    let inbox = Inbox { fleet, commands, reports, gateways };
+    let aggregator = tasks.spawn(aggregator.run(inbox, aggregator_cancel.clone()));
+    if let Some(discovery) = file_discovery {
+        tasks.spawn(discovery);
+    }
+
+    let drain = CancellationToken::new();
+    let scaler = Scaler::new(targets, clock, metrics.clone(), options.first_round, drain.clone());
+    let service = tonic::service::Routes::new(ExternalScalerServer::new(scaler)).add_service(reflection);
+    let broken = CancellationToken::new();
+    let opening = Opening {
+        socket: grpc_socket,
+        service: service.prepare(),
+        gate: gates.gate("listener", "the certificates have not been read yet"),
+        broken: broken.clone(),
+        tasks: tasks.clone(),
+    };
+    let serving = tasks.spawn(opening.open(cluster, cancel.clone()));
+
+    let (reporter, health_service) = health::service();
+    let reporting = health::report(reporter, gates.readiness());
+    tasks.spawn(cancel.clone().run_until_cancelled_owned(reporting));
+    let health_serving = Listener {
+        socket: health_socket,
+        security: Security::Plaintext,
+        service: health_service,
+        observer: Arc::new(()),
+        limits: Limits::default(),
+    }
+    .serve();
+    let admin = Admin { metrics, readiness: gates.readiness(), commands: command_sender }.routes();
+    let stopped = cancel.clone().cancelled_owned();
+    tasks.spawn(async move {
+        // It retries what can go wrong with accepting, and ends only when told to.
+        drop(axum::serve(metrics_socket, admin).with_graceful_shutdown(stopped).await);
+    });
+    let Addresses { grpc, metrics, health } = addresses;
+    info!(%grpc, %metrics, %health, "started");
+    Ok(Running {
+        addresses,
+        shutdown_delay: options.shutdown_delay,
+        gates,
+        serving,
+        health_serving,
+        drain,
+        broken,
+        cancel,
+        tasks,
+        aggregator,
+        aggregator_cancel,
+    })
+}
+
+/// The gRPC listener before it opens.
+struct Opening {
+    socket: TcpSocket,
+    service: tonic::service::Routes,
+    gate: Gate,
+    broken: CancellationToken,
+    tasks: TaskTracker,
+}
+
+impl Opening {
+    /// Opens the listener once there is something to serve it with; `None` where that never
+    /// came.
+    async fn open(self, cluster: Option<Cluster>, cancel: CancellationToken) -> Option<Arc<Serving>> {
+        let (security, observer): (_, Arc<dyn Observe>) = match &cluster {
+            None => (Security::Plaintext, Arc::new(())),
+            Some(cluster) => {
+                let certified = cancel.run_until_cancelled(cluster.certified(&self.gate)).await;
+                (Security::Tls(certified.flatten()?), cluster.presented.clone())
+            }
+        };
+        let socket = match listen("gRPC", self.socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                error!(error = crate::error_chain(&error), "nothing can be served");
+                self.broken.cancel();
+                return None;
+            }
+        };
+        let (service, limits) = (self.service, Limits::default());
+        let serving = Arc::new(Listener { socket, security, service, observer, limits }.serve());
+        let (watched, broken) = (serving.clone(), self.broken);
+        self.tasks.spawn(async move {
+            watched.ended().await;
+            broken.cancel();
+        });
+        self.gate.open();
+        Some(serving)
+    }
+}
+
+/// A socket that is bound and does not listen yet.
+fn bind(what: &'static str, address: IpAddr, port: u16) -> Result<TcpSocket, StartError> {
+    let address = SocketAddr::new(address, port);
+    let bound = || {
+        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+        // A restart must not wait for the connections of its predecessor to be forgotten.
+        socket.set_reuseaddr(true)?;
+        socket.bind(address)?;
+        Ok(socket)
+    };
+    bound().map_err(|source| StartError::Listen { what, address, source })
+}
+
+fn listen(what: &'static str, socket: TcpSocket) -> Result<TcpListener, StartError> {
+    let address = local_address(&socket);
+    socket.listen(BACKLOG).map_err(|source| StartError::Listen { what, address, source })
+}
+
+/// The address of a bound socket; one that is bound has one.
+fn local_address(socket: &TcpSocket) -> SocketAddr {
+    socket.local_addr().unwrap_or_else(|_| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
+}
+
+impl Running {
+    /// Where the gRPC listener is, or will be.
+    #[must_use]
+    pub fn grpc_address(&self) -> SocketAddr {
+        self.addresses.grpc
+    }
+
+    #[must_use]
+    pub fn metrics_address(&self) -> SocketAddr {
+        self.addresses.metrics
+    }
+
+    #[must_use]
+    pub fn health_address(&self) -> SocketAddr {
+        self.addresses.health
+    }
+
+    /// Resolves when a part has ended by itself that the process can't do without.
+    pub async fn broken(&self) {
+        self.broken.cancelled().await;
+    }
+
+    /// Stops: unready, then serving on for the shutdown delay (until KEDA's Service has taken
+    /// this pod out), then GOAWAY, the streams end with OK, no more is accepted, scrapers and
+    /// aggregator last.
+    pub async fn stop(self) {
+        self.gates.go_away();
+        if self.serving.is_finished() {
+            tokio::time::sleep(self.shutdown_delay).await;
+        } else {
+            // It waits for certificates; nobody was served yet.
+            self.cancel.cancel();
+        }
+        if let Ok(Some(serving)) = self.serving.await {
+            serving.goaway().await;
+            self.drain.cancel();
+            let grpc = serving.stop(GRACE).await;
+            info!(?grpc, "the gRPC listener has stopped");
+        }
+        self.aggregator_cancel.cancel();
+        if let Ok(scrapers) = self.aggregator.await {
+            scrapers.shutdown().await;
+        }
+        self.cancel.cancel();
+        self.health_serving.stop(GRACE).await;
+        self.tasks.close();
+        self.tasks.wait().await;
+        info!("stopped");
+    }
+}
