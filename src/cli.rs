@@ -32,6 +32,10 @@ pub enum Command {
     Run(RunArgs),
     /// Summarise a metrics page: one JSON object a family.
     Scan(ScanArgs),
+    /// Print the ScaledObjects that InferenceSet manifests would get, or what is wrong with them.
+    ///
+    /// Ends with 1 where something is wrong, and with 2 where a file can't be read.
+    Check(CheckArgs),
     /// Say what trigger metadata means, or everything that is wrong with it.
     CheckTrigger(CheckTriggerArgs),
     /// Watch it work on this machine: a simulated fleet, the real engine, a stand-in for KEDA.
@@ -203,6 +207,28 @@ pub struct ScanArgs {
     /// The page; - is standard input.
     #[arg(default_value = "-")]
     pub file: PathBuf,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// YAML or JSON, several documents allowed; - is standard input.
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// The nodes that one replica takes, which in a cluster its Workspace says.
+    #[arg(long, value_name = "NODES", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..))]
+    pub nodes_per_replica: u32,
+    /// Assume a gateway that holds requests at zero replicas.
+    #[arg(long)]
+    pub gateway: bool,
+    /// HOST:PORT under which KEDA reaches the scaler.
+    #[arg(
+        long,
+        value_name = "HOST:PORT",
+        env = "KEDA_KAITO_SCALER_ADDRESS",
+        default_value = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450"
+    )]
+    pub scaler_address: String,
 }
 
 #[derive(Debug, Args)]

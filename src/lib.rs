@@ -15,6 +15,7 @@ pub mod kube_client;
 pub mod lease;
 pub mod metrics;
 pub mod pki;
+pub mod provision;
 pub mod readiness;
 pub mod run;
 pub mod scrape;

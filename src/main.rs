@@ -13,8 +13,12 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use keda_kaito_scaler::{
     aggregator::GatewaySettings,
-    cli::{CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, RunArgs, ScanArgs, with_default_command},
+    cli::{
+        CheckArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, RunArgs, ScanArgs,
+        with_default_command,
+    },
     core::{
+        check::{Assumptions, check},
         lease::Timing,
         scan::scan,
         tenancy::Tenancy,
@@ -47,6 +51,7 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => serve(args),
         Command::Scan(args) => scan_page(&args),
+        Command::Check(args) => check_files(args),
         Command::CheckTrigger(args) => Ok(check_trigger(&args)),
         Command::Demo(args) => play(args),
     };
@@ -186,6 +191,45 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
         return Ok(page);
     }
     fs::read(file)
+}
+
+/// ScaledObjects go to standard output, and everything that is said about a file to standard
+/// error. A file that can't be read keeps nobody from the others.
+fn check_files(args: CheckArgs) -> Result<ExitCode> {
+    let CheckArgs { files, nodes_per_replica, gateway, scaler_address } = args;
+    let assumptions = Assumptions { nodes_per_replica, gateway, scaler_address };
+    let (mut has_problems, mut unreadable) = (false, false);
+    let mut documents = Vec::new();
+    for file in &files {
+        let name = file.display();
+        let text = match read(file).map(String::from_utf8) {
+            Ok(Ok(text)) => text,
+            Ok(Err(_)) => {
+                eprintln!("{name}: is not UTF-8 text");
+                unreadable = true;
+                continue;
+            }
+            Err(error) => {
+                eprintln!("{name}: {error}");
+                unreadable = true;
+                continue;
+            }
+        };
+        let checked = check(&text, &assumptions);
+        for finding in &checked.findings {
+            eprintln!("{name}: {finding}");
+        }
+        has_problems |= checked.has_problems();
+        if !checked.objects.is_empty() {
+            documents.push(checked.to_yaml().context("failed to write the ScaledObjects")?);
+        }
+    }
+    io::stdout().lock().write_all(documents.join("---\n").as_bytes())?;
+    Ok(match (unreadable, has_problems) {
+        (true, _) => ExitCode::from(BAD_INPUT),
+        (false, true) => ExitCode::FAILURE,
+        (false, false) => ExitCode::SUCCESS,
+    })
 }
 
 fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {

@@ -34,6 +34,8 @@ pub struct Metrics {
     pub rpcs_started: Family<RpcLabels, Counter>,
     pub rpcs_handled: Family<RpcCodeLabels, Counter>,
     pub rpc_duration: Family<RpcLabels, Histogram>,
+    pub provisioning: Gauge,
+    pub provision_problems: Family<ProblemLabels, Gauge>,
     registry: Arc<Registry>,
 }
 
@@ -73,6 +75,12 @@ pub struct RpcCodeLabels {
     pub grpc_code: &'static str,
 }
 
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ProblemLabels {
+    /// The reason of the Warning event.
+    pub reason: &'static str,
+}
+
 /// The buckets of Go's client library, which the existing dashboards read.
 const DURATION_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0];
 
@@ -104,6 +112,8 @@ impl Metrics {
             rpcs_started: Family::default(),
             rpcs_handled: Family::default(),
             rpc_duration: Family::new_with_constructor(duration),
+            provisioning: Gauge::default(),
+            provision_problems: Family::default(),
             registry: Arc::default(),
         };
         let mut registry = metrics.register(targets, clock);
@@ -144,6 +154,16 @@ impl Metrics {
             self.activation_latency.clone(),
         );
         own.register("open_streams", "StreamIsActive calls that are open", self.open_streams.clone());
+        own.register(
+            "provisioning",
+            "1 while this replica makes ScaledObjects from annotations: it leads, and KEDA and KAITO are there",
+            self.provisioning.clone(),
+        );
+        own.register(
+            "provision_problems",
+            "InferenceSets that something stands against, by the reason of the Warning event",
+            self.provision_problems.clone(),
+        );
         own.register(
             "build",
             "The running build",

@@ -95,6 +95,53 @@ fn scan_reads_standard_input_counts_bad_lines_and_names_an_unreadable_file() {
     assert!(text(&output.stderr).contains("/nowhere.txt"));
 }
 
+const MANIFEST: &str = r#"
+apiVersion: kaito.sh/v1beta1
+kind: InferenceSet
+metadata:
+  name: demo
+  namespace: team-a
+  annotations:
+    scaledobject.kaito.sh/auto-provision: "true"
+    scaledobject.kaito.sh/threshold: "10"
+spec: {nodeCountLimit: 8}
+"#;
+
+#[test]
+fn check_prints_scaled_objects_or_problems_with_their_lines() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &[u8]| {
+        let path = folder.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let good = file("good.yaml", MANIFEST.as_bytes());
+    let bad = file("bad.yaml", MANIFEST.replace("\"10\"", "ten").as_bytes());
+    let binary = file("binary.yaml", b"\xff");
+
+    let output = scaler(&["check", &good, &good, "--nodes-per-replica", "4"]);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    let objects: Vec<serde_json::Value> = serde_saphyr::from_multiple(&text(&output.stdout)).unwrap();
+    assert_eq!(objects.len(), 2);
+    assert_eq!(objects[0]["kind"], "ScaledObject");
+    assert_eq!(objects[0]["spec"]["maxReplicaCount"], 2);
+
+    for (files, code, said) in [
+        (vec![&bad], 1, format!("{bad}: line 9: problem: scaledobject.kaito.sh/threshold is \"ten\"")),
+        (vec![&binary], 2, format!("{binary}: is not UTF-8")),
+        (vec![&"/nowhere.yaml".to_owned()], 2, "/nowhere.yaml: No such file".to_owned()),
+        // One that can't be read keeps nobody from the others.
+        (vec![&"/nowhere.yaml".to_owned(), &bad], 2, format!("{bad}: line 9: problem: ")),
+    ] {
+        let arguments: Vec<&str> = ["check"].into_iter().chain(files.iter().map(|it| it.as_str())).collect();
+        let output = scaler(&arguments);
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        assert!(errors.contains(&said), "{said:?} is not in: {errors}");
+        assert_eq!(text(&output.stdout), "");
+    }
+}
+
 #[test]
 fn check_trigger_says_what_metadata_means_or_all_that_is_wrong() {
     let good =

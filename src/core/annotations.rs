@@ -42,7 +42,7 @@ mod tests;
 use std::time::Duration;
 
 pub use decide::{Decision, Facts, Refusal, Replicas, ScalingSpec, decide};
-pub use parse::parse;
+pub use parse::{KEYS, parse};
 
 use super::{
     names::MetricName,

@@ -41,6 +41,7 @@ mod tests;
 use std::time::Duration;
 
 pub use arguments::parse_arguments;
+pub use parse::KEYS;
 
 use super::names::{InferenceSetKey, MetricName};
 

@@ -12,7 +12,8 @@ use crate::core::{
     trigger::{Combine, Policy, WakeSource, policy},
 };
 
-const KEYS: &[&str] = &[
+/// Every annotation, without what stands before it.
+pub const KEYS: &[&str] = &[
     "auto-provision",
     "min-replicas",
     "max-replicas",

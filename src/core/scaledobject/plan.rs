@@ -1,6 +1,6 @@
 //! What to do so that the cluster holds the ScaledObject that we want.
 
-use std::fmt;
+use std::{borrow::Borrow, fmt};
 
 use serde_json::{Value, json};
 
@@ -73,8 +73,14 @@ impl fmt::Display for Rival {
 /// be no ScaledObject. `observed` are the ScaledObjects of the namespace with their
 /// managedFields, others' included; `rival` is an HPA of somebody else ([`hpa_rival`]).
 #[must_use]
-pub fn plan(owner: &Owner, desired: Option<&Value>, observed: &[Value], rival: Option<&Rival>) -> Plan {
-    let mut ours: Vec<&Value> = observed.iter().filter(|object| is_ours(object, owner)).collect();
+pub fn plan(
+    owner: &Owner,
+    desired: Option<&Value>,
+    observed: &[impl Borrow<Value>],
+    rival: Option<&Rival>,
+) -> Plan {
+    let observed: Vec<&Value> = observed.iter().map(Borrow::borrow).collect();
+    let mut ours: Vec<&Value> = observed.iter().copied().filter(|object| is_ours(object, owner)).collect();
     ours.sort_by_key(|object| (text(object, "/metadata/creationTimestamp"), text(object, "/metadata/name")));
     let Some(desired) = desired else {
         let mut going = ours.iter().filter(|object| !is_going(object)).map(|object| target(object));
@@ -88,7 +94,7 @@ pub fn plan(owner: &Owner, desired: Option<&Value>, observed: &[Value], rival: O
         .filter(|object| !is_going(object) && Some(*object) != kept)
         .map(target)
         .collect::<Vec<_>>();
-    if let Some(rival) = others(owner, observed, kept).or_else(|| rival.cloned()) {
+    if let Some(rival) = others(owner, &observed, kept).or_else(|| rival.cloned()) {
         return Plan { action: Action::Conflict(rival), surplus };
     }
     let action = match kept {
@@ -167,6 +173,17 @@ fn as_formula_variable(metric: &str) -> String {
     if variable.starts_with(|c: char| c.is_ascii_digit()) { format!("_{variable}") } else { variable }
 }
 
+/// Whether `object` is the replaced scaler's work for `owner` still, wholly or in part: it is
+/// to be taken over, or its takeover broke off.
+#[must_use]
+pub fn is_the_replaced_scalers(object: &Value, owner: &Owner) -> bool {
+    let triggers = object["spec"]["triggers"].as_array();
+    is_ours(object, owner)
+        && !is_left_behind(object, owner)
+        && (!managed_fields::is_applied_only(object)
+            || triggers.into_iter().flatten().any(|trigger| is_replaced_scalers(trigger, owner)))
+}
+
 /// Whether we, or the replaced scaler, made `object` for `owner` or for an InferenceSet of
 /// the same name before it.
 fn is_ours(object: &Value, owner: &Owner) -> bool {
@@ -203,8 +220,8 @@ fn is_going(object: &Value) -> bool {
 }
 
 /// Somebody else's ScaledObject that is in the way.
-fn others(owner: &Owner, observed: &[Value], kept: Option<&Value>) -> Option<Rival> {
-    let in_the_way = |object: &&Value| {
+fn others(owner: &Owner, observed: &[&Value], kept: Option<&Value>) -> Option<Rival> {
+    let in_the_way = |object: &&&Value| {
         let same_name = kept.is_none() && text(object, "/metadata/name") == &*owner.key.name;
         text(object, "/metadata/namespace") == &*owner.key.namespace
             && !is_ours(object, owner)

@@ -12,7 +12,7 @@ use crate::core::{
 };
 
 /// Every key that means something to us.
-const KEYS: &[&str] = &[
+pub const KEYS: &[&str] = &[
     "inferenceSetName",
     "inferenceSetNamespace",
     "metricName",

@@ -227,7 +227,7 @@ fn trigger_names(object: &Value) -> Vec<&str> {
 #[test]
 fn nothing_there_is_created_and_then_left_alone() {
     let desired = wanted(OLDER);
-    let plan = plan(&owner(), Some(&desired), &[], None);
+    let plan = plan(&owner(), Some(&desired), &[] as &[Value], None);
     assert_eq!(plan, Plan { action: Action::Create(desired.clone()), surplus: vec![] });
     assert_eq!(planned(&desired, &made(OLDER)), Action::Nothing);
 }

@@ -1,0 +1,125 @@
+//! Provisioning: from InferenceSets and their annotations to ScaledObjects in the cluster.
+//!
+//! ```text
+//! watches ─► index ─► queue ─► step (pure: decide, build, plan) ─► write, at a limited rate
+//!            └─ one task, which owns all of it ──────────────────┘   └ up to ten at a time ┘
+//! ```
+//! Only the replica that leads provisions, and only once KEDA can reach the scaler: a
+//! ScaledObject that is there before its endpoint makes KEDA keep a broken connection. While
+//! one of these is not so, nothing runs and nothing is watched; when it ceases to be so, the
+//! whole [`session`] is dropped, and with it every request that is under way.
+//!
+//! An InferenceSet for which nothing is to be done costs no request.
+
+mod gateways;
+mod index;
+mod notices;
+mod observed;
+mod queue;
+mod served;
+mod session;
+mod step;
+mod watch;
+mod write;
+
+#[cfg(test)]
+mod tests;
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+pub use gateways::Gateways;
+use kube::Client;
+use tokio::sync::watch::Receiver;
+use tokio_util::sync::CancellationToken;
+use tracing::info;
+
+use crate::{core::names::InferenceSetKey, metrics::Metrics};
+
+/// What provisioning needs from the rest of the program.
+#[derive(Clone)]
+pub struct Provisioner {
+    pub client: Client,
+    /// `HOST:PORT` under which KEDA reaches the scaler; it goes into every trigger.
+    pub scaler_address: String,
+    /// The pod's name, for events.
+    pub instance: Option<String>,
+    pub metrics: Metrics,
+    /// The InferenceSets for which a gateway was found that holds requests at zero replicas
+    /// ([`Gateways`]).
+    pub gateways: Receiver<Arc<BTreeSet<InferenceSetKey>>>,
+    /// At least 1. Events count too; lists and watches don't.
+    pub writes_per_second: u32,
+}
+
+impl fmt::Debug for Provisioner {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Provisioner").field("scaler_address", &self.scaler_address).finish_non_exhaustive()
+    }
+}
+
+impl Provisioner {
+    pub const WRITES_PER_SECOND: u32 = 50;
+
+    /// Provisions while `leader` is true, from the time on when `live` resolves: the listener
+    /// serves, and its certificates and the ClusterTriggerAuthentication are in the cluster.
+    /// Ends when `cancel` is, or when there is nobody left who could say that we lead.
+    pub async fn run(
+        self,
+        live: impl Future<Output = ()> + Send,
+        leader: Receiver<bool>,
+        cancel: CancellationToken,
+    ) {
+        let provision = async {
+            live.await;
+            self.while_leading(leader).await;
+        };
+        tokio::select! {
+            () = cancel.cancelled() => {}
+            () = provision => {}
+        }
+    }
+
+    async fn while_leading(&self, mut leader: Receiver<bool>) {
+        while leader.wait_for(|leads| *leads).await.is_ok() {
+            tokio::select! {
+                // First, so that not one more write is begun.
+                biased;
+                lost = leader.wait_for(|leads| !*leads) => {
+                    if lost.is_err() {
+                        return;
+                    }
+                    info!("no longer the leader, provisioning stops");
+                }
+                () = self.lead() => {}
+            }
+        }
+    }
+
+    /// One session after another, each for what the API server then serves.
+    async fn lead(&self) {
+        loop {
+            let served = served::wait_for_served(&self.client).await;
+            let _running = Running::new(&self.metrics);
+            tokio::select! {
+                never = session::Session::new(self, &served).run() => match never {},
+                () = served.changed(&self.client) => info!("the API server serves something else, starting anew"),
+            }
+        }
+    }
+}
+
+/// Shows in the metrics that a session runs.
+struct Running<'a>(&'a Metrics);
+
+impl<'a> Running<'a> {
+    fn new(metrics: &'a Metrics) -> Self {
+        metrics.provisioning.set(1);
+        Self(metrics)
+    }
+}
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.provisioning.set(0);
+    }
+}

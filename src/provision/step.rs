@@ -1,0 +1,120 @@
+//! From what is known of one InferenceSet to what is to be done and said. Pure: the index is
+//! looked at, and nothing else.
+
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::{
+    index::Index,
+    notices::{Notice, Subject},
+    observed::{InferenceSet, MultiRoleInference},
+    served::Served,
+};
+use crate::core::{
+    annotations::{Decision, Facts, Source, decide},
+    names::InferenceSetKey,
+    scaledobject::{self, Action, Owner, Plan, build, hpa_rival, plan},
+};
+
+/// What is to be done for one InferenceSet.
+#[derive(Debug)]
+pub(super) struct Step {
+    pub plan: Plan,
+    pub notices: Vec<Notice>,
+    /// The InferenceSet, for events about what was done.
+    pub subject: Subject,
+}
+
+/// What holds for all InferenceSets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Circumstances<'a> {
+    pub served: &'a Served,
+    /// `HOST:PORT` under which KEDA reaches the scaler.
+    pub scaler_address: &'a str,
+}
+
+/// The next step for an InferenceSet; `None` where there is none, or it is going and the
+/// garbage collector takes everything of it along. `gateway` says whether one was found that
+/// holds its requests at zero replicas.
+pub(super) fn step(
+    index: &Index,
+    key: &InferenceSetKey,
+    gateway: bool,
+    circumstances: Circumstances<'_>,
+) -> Option<Step> {
+    let set = index.inference_sets.of(key).next().filter(|set| !set.going)?;
+    let served = circumstances.served;
+    let api_version = served.inference_sets.api_version.clone();
+    let owner = Owner { key: key.clone(), uid: set.uid.clone(), api_version };
+    // Others' included: the plan tells them apart.
+    let observed: Vec<&Value> = index.scaled_objects.of(key).map(|object| &object.0).collect();
+    let subject = Subject {
+        api_version: owner.api_version.clone(),
+        kind: "InferenceSet",
+        key: key.clone(),
+        uid: set.uid.clone(),
+    };
+
+    let (parent, fixed_replicas) = parent(index, set);
+    let facts = Facts {
+        node_count_limit: set.node_count_limit,
+        // While an upgrade changes them, the larger number is the safe one.
+        nodes_per_replica: index.workspaces.of(key).map(|it| it.nodes).filter(|&nodes| nodes > 0).max(),
+        gateway,
+        adopting: observed.iter().any(|object| scaledobject::is_the_replaced_scalers(object, &owner)),
+        fixed_replicas,
+    };
+    let on_parent = parent.map(|(parent, source)| {
+        let resource = served.multi_role_inferences.as_ref();
+        let speaker = Subject {
+            api_version: resource.map_or_else(String::new, |resource| resource.api_version.clone()),
+            kind: "MultiRoleInference",
+            key: parent.key.clone(),
+            uid: parent.uid.clone(),
+        };
+        (decide(source, pairs(&parent.annotations), &facts), speaker)
+    });
+    // What the parent says of the role goes before what its child says.
+    let (decision, speaker) = match on_parent {
+        Some((decision, speaker)) if decision != Decision::Off => (decision, speaker),
+        _ => (decide(Source::InferenceSet, pairs(&set.annotations), &facts), subject.clone()),
+    };
+
+    let notice = |reason, note: String| Notice { subject: speaker.clone(), reason, note };
+    let untouched = Plan { action: Action::Nothing, surplus: Vec::new() };
+    let (plan, notices) = match decision {
+        Decision::Off => (plan(&owner, None, &observed, None), Vec::new()),
+        Decision::Waiting => (untouched, Vec::new()),
+        Decision::Refused(refusal) => (untouched, vec![notice(refusal.reason(), refusal.to_string())]),
+        Decision::Provision { spec, warnings } => {
+            let desired = build(&owner, &spec, circumstances.scaler_address);
+            let rival = index.hpas.of(key).find_map(|hpa| hpa_rival(&owner, &hpa.0));
+            let plan = plan(&owner, Some(&desired), &observed, rival.as_ref());
+            let mut notices: Vec<_> =
+                warnings.iter().map(|warning| notice(warning.reason(), warning.to_string())).collect();
+            if let Action::Conflict(rival) = &plan.action {
+                notices.push(notice("Conflict", rival.to_string()));
+            }
+            (plan, notices)
+        }
+    };
+    Some(Step { plan, notices, subject })
+}
+
+fn pairs(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {
+    annotations.iter().map(|(key, text)| (key.as_str(), text.as_str()))
+}
+
+/// The `MultiRoleInference` that made an InferenceSet, as which role, and the number of
+/// replicas that it would put back.
+fn parent<'a>(
+    index: &'a Index,
+    set: &InferenceSet,
+) -> (Option<(&'a MultiRoleInference, Source)>, Option<u32>) {
+    let Some((parent, role)) = &set.parent else { return (None, None) };
+    let Some(parent) = index.multi_role_inferences.of(&set.key).find(|it| it.key == *parent) else {
+        return (None, None);
+    };
+    (Some((parent, Source::Role(*role))), parent.fixed_replicas(*role))
+}

@@ -1,0 +1,55 @@
+//! What the documentation shows must work, and what works must be documented.
+
+use std::fs;
+
+use keda_kaito_scaler::core::{
+    annotations,
+    check::{Assumptions, check},
+    trigger::{self, Trigger},
+};
+use serde_json::Value;
+
+fn page() -> String {
+    fs::read_to_string("docs/annotations.md").unwrap()
+}
+
+/// The YAML blocks that show an object of `kind`.
+fn examples(kind: &str) -> Vec<String> {
+    let page = page();
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    let shown: Vec<String> =
+        blocks.filter(|block| block.contains(&format!("\nkind: {kind}\n"))).map(str::to_owned).collect();
+    assert!(!shown.is_empty(), "no example of a {kind}");
+    shown
+}
+
+#[test]
+fn every_example_of_annotations_is_good() {
+    let assumptions =
+        Assumptions { nodes_per_replica: 1, gateway: false, scaler_address: "scaler:1".to_owned() };
+    for example in [examples("InferenceSet"), examples("MultiRoleInference")].concat() {
+        let checked = check(&example, &assumptions);
+        assert_eq!(checked.findings, [], "{example}");
+        assert!(!checked.objects.is_empty(), "{example}");
+    }
+}
+
+#[test]
+fn the_example_of_a_trigger_is_good() {
+    for example in examples("ScaledObject") {
+        let object: Value = serde_saphyr::from_str(&example).unwrap();
+        let metadata = object["spec"]["triggers"][0]["metadata"].as_object().unwrap();
+        let texts = metadata.iter().map(|(key, text)| (key.as_str(), text.as_str().expect("text")));
+        Trigger::parse(texts, None).unwrap();
+    }
+}
+
+#[test]
+fn every_annotation_and_every_key_has_its_row() {
+    let page = page();
+    // What the scaler writes on a ScaledObject; nobody sets it.
+    let annotations = annotations::KEYS.iter().filter(|key| **key != "managed-by");
+    for key in annotations.chain(trigger::KEYS) {
+        assert!(page.contains(&format!("\n| `{key}` |")), "{key} is not documented");
+    }
+}
