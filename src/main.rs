@@ -140,7 +140,6 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
         namespace: args.leader_elect_resource_namespace.unwrap_or_else(|| namespace.clone()),
         lease: args.leader_elect_resource_name,
         timing: timing.map_err(|problem| format!("--leader-elect-…: {problem}"))?,
-        pod: args.pod_name.unwrap_or_else(|| "keda-kaito-scaler".into()),
     });
     if args.cert_duration < Duration::from_secs(3_600) {
         return Err(format!("--cert-duration is {:?}, but must be at least 1h", args.cert_duration));
@@ -151,11 +150,11 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
             server_secret: args.scaler_server_secret_name,
             client_secret: args.scaler_client_secret_name,
             ca_secret: args.scaler_ca_secret_name,
-            own_namespace: namespace.clone(),
+            own_namespace: namespace,
             service: args.scaler_service_name,
             leaf_life: args.cert_duration,
         },
-        namespace,
+        pod: args.pod_name,
         election,
         access: ClusterAccess {
             kubeconfig: args.kubeconfig,

@@ -1,6 +1,9 @@
 //! What only runs in a cluster: leader election, certificates, KEDA's authentication object.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use arc_swap::ArcSwap;
 use prometheus_client::{
@@ -10,28 +13,31 @@ use prometheus_client::{
     registry::Unit,
 };
 use rustls::ServerConfig;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::info;
 
 use crate::{
     clock::Clock,
-    core::{lease::Timing, tenancy::Tenancy, time::Moment},
+    core::{fleet::FleetEvent, lease::Timing, names::InferenceSetKey, tenancy::Tenancy, time::Moment},
+    discovery::kube::Discovery,
     kube_client::ClusterAccess,
     lease::Candidate,
+    metrics::Metrics,
     pki::{
         authentication::{Authentication, AuthenticationKeeper},
         presented::Presented,
         store::{Settings, Standing, Store},
     },
-    readiness::Gate,
+    provision::{Gateways, Provisioner},
+    readiness::{Gate, Gates},
 };
 
 /// What is asked of the cluster.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
-    /// The release's namespace.
-    pub namespace: String,
+    /// The pod's name, for the Lease and for events.
+    pub pod: Option<String>,
     pub certificates: Settings,
     /// `None`: this process is the only one, and always writes.
     pub election: Option<Election>,
@@ -45,29 +51,45 @@ pub struct Election {
     pub namespace: String,
     pub lease: String,
     pub timing: Timing,
-    /// The pod's name, for people.
-    pub pod: String,
 }
 
 /// The parts that run.
 pub(super) struct Cluster {
-    pub client: kube::Client,
+    client: kube::Client,
+    options: ClusterOptions,
     /// Whether this process may write.
-    pub leads: watch::Receiver<bool>,
-    pub standing: watch::Receiver<Standing>,
-    pub authentication: watch::Receiver<Authentication>,
+    leads: watch::Receiver<bool>,
+    standing: watch::Receiver<Standing>,
+    authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
+    gateways_found: watch::Receiver<Arc<BTreeSet<InferenceSetKey>>>,
 }
 
-/// Starts election, certificates and authentication.
+/// Starts discovery, election, certificates and authentication. Cancelling `writers` gives up
+/// the lead, and with it every write; `cancel` ends the rest.
 pub(super) fn begin(
     client: kube::Client,
     options: ClusterOptions,
+    fleet: mpsc::Sender<FleetEvent>,
+    gates: &Gates,
     clock: Clock,
     tasks: &TaskTracker,
+    writers: &CancellationToken,
     cancel: &CancellationToken,
 ) -> Cluster {
-    let leads = match options.election {
+    let (found, mut events) = mpsc::channel(64);
+    tasks.spawn(Discovery::new(client.clone(), gates).run(found, cancel.clone()));
+    let (gateways, gateways_found) = Gateways::new();
+    // Ends with discovery.
+    tasks.spawn(async move {
+        while let Some(event) = events.recv().await {
+            gateways.heard(&event);
+            if fleet.send(event).await.is_err() {
+                return;
+            }
+        }
+    });
+    let leads = match options.election.clone() {
         Some(election) => {
             let (sender, leads) = watch::channel(false);
             let started = clock.now().since_unix().as_nanos();
@@ -77,19 +99,19 @@ pub(super) fn begin(
                 lease: election.lease,
                 // A restarted container keeps its pod's name, and must not take its
                 // predecessor's Lease for its own.
-                identity: format!("{}_{started:x}", election.pod),
+                identity: format!("{}_{started:x}", options.pod.as_deref().unwrap_or("keda-kaito-scaler")),
                 timing: election.timing,
                 clock,
             };
-            tasks.spawn(candidate.run(sender, cancel.clone()));
+            tasks.spawn(candidate.run(sender, writers.clone()));
             leads
         }
         None => {
             let (sender, leads) = watch::channel(true);
             // The sender has to live as long as anybody may ask.
-            let cancel = cancel.clone();
+            let writers = writers.clone();
             tasks.spawn(async move {
-                cancel.cancelled().await;
+                writers.cancelled().await;
                 drop(sender);
             });
             leads
@@ -101,7 +123,7 @@ pub(super) fn begin(
     let (keeper, authentication) = AuthenticationKeeper::new(client.clone(), &options.certificates);
     tasks.spawn(store.run(leads.clone(), cancel.clone()));
     tasks.spawn(keeper.run(leads.clone(), standing.clone(), cancel.clone()));
-    Cluster { client, leads, standing, authentication, presented }
+    Cluster { client, options, leads, standing, authentication, presented, gateways_found }
 }
 
 impl Cluster {
@@ -138,6 +160,27 @@ impl Cluster {
                 changed = authentication.changed() => changed.ok()?,
             }
         }
+    }
+
+    /// Provisions ScaledObjects that name the scaler's Service at `port`, once `served` is
+    /// cancelled: then KEDA can reach it.
+    pub(super) fn provision(
+        &self,
+        port: u16,
+        served: CancellationToken,
+        metrics: Metrics,
+        cancel: CancellationToken,
+    ) -> impl Future<Output = ()> + use<> {
+        let Settings { service, own_namespace, .. } = &self.options.certificates;
+        let provisioner = Provisioner {
+            client: self.client.clone(),
+            scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
+            instance: self.options.pod.clone(),
+            metrics,
+            gateways: self.gateways_found.clone(),
+            writes_per_second: Provisioner::WRITES_PER_SECOND,
+        };
+        provisioner.run(served.cancelled_owned(), self.leads.clone(), cancel)
     }
 
     /// Exports when certificates end.

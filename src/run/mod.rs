@@ -24,10 +24,7 @@ use crate::{
     aggregator::{Aggregator, GatewaySettings, Inbox},
     clock::Clock,
     core::tenancy::Tenancy,
-    discovery::{
-        file::{self, EndpointsFile, FileError},
-        kube::Discovery,
-    },
+    discovery::file::{self, EndpointsFile, FileError},
     kube_client::{self, ConnectError},
     metrics::Metrics,
     pki,
@@ -121,6 +118,8 @@ pub struct Running {
     drain: CancellationToken,
     /// Resolves when a part has ended by itself that the process can't do without.
     broken: CancellationToken,
+    /// Ends what writes to the cluster.
+    writers: CancellationToken,
     /// Ends everything that is not ended in an order of its own.
     cancel: CancellationToken,
     tasks: TaskTracker,
@@ -148,6 +147,7 @@ const REPORTS: usize = 1024;
 pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let clock = Clock::start();
     let cancel = CancellationToken::new();
+    let writers = cancel.child_token();
     let tasks = TaskTracker::new();
     let gates = Gates::new();
     let (fleet_events, fleet) = mpsc::channel(64);
@@ -192,9 +192,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(command_sender.clone(), clock, tenancy);
     let cluster = cluster.map(|(client, options)| {
-        let discovery = Discovery::new(client.clone(), &gates);
-        tasks.spawn(discovery.run(fleet_events, cancel.clone()));
-        cluster::begin(client, options, clock, &tasks, &cancel)
+        cluster::begin(client, options, fleet_events, &gates, clock, &tasks, &writers, &cancel)
     });
     let collectors = cluster.as_ref().map(Cluster::collector).into_iter().collect();
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors);
@@ -222,8 +220,14 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         service: service.prepare(),
         gate: gates.gate("listener", "the certificates have not been read yet"),
         broken: broken.clone(),
+        served: CancellationToken::new(),
         tasks: tasks.clone(),
     };
+    if let Some(cluster) = &cluster {
+        let served = opening.served.clone();
+        let port = addresses.grpc.port();
+        tasks.spawn(cluster.provision(port, served, metrics.clone(), writers.clone()));
+    }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))
     } else {
@@ -259,6 +263,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         health_serving,
         drain,
         broken,
+        writers,
         cancel,
         tasks,
         aggregator,
@@ -272,6 +277,8 @@ struct Opening {
     service: tonic::service::Routes,
     gate: Gate,
     broken: CancellationToken,
+    /// Cancelled once the listener is open.
+    served: CancellationToken,
     tasks: TaskTracker,
 }
 
@@ -302,6 +309,7 @@ impl Opening {
             broken.cancel();
         });
         self.gate.open();
+        self.served.cancel();
         Some(serving)
     }
 }
@@ -351,11 +359,12 @@ impl Running {
         self.broken.cancelled().await;
     }
 
-    /// Stops: unready, then serving on for the shutdown delay (until KEDA's Service has taken
+    /// Stops: unready, no more writes, then serving on for the shutdown delay (until KEDA's Service has taken
     /// this pod out), then GOAWAY, the streams end with OK, no more is accepted, scrapers and
     /// aggregator last.
     pub async fn stop(self) {
         self.gates.go_away();
+        self.writers.cancel();
         if self.serving.is_finished() {
             tokio::time::sleep(self.shutdown_delay).await;
         } else {
