@@ -38,4 +38,4 @@ bench: ## Every benchmark, some minutes. BENCHMARKS.md says what to look at.
 
 .PHONY: bench-smoke
 bench-smoke: ## Every benchmark once: that they run, not how fast.
-	$(CARGO) bench --locked --benches -- --test
+	$(CARGO) test --locked --benches

@@ -29,7 +29,7 @@ pub struct LogArgs {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Serve KEDA.
-    Run(RunArgs),
+    Run(Box<RunArgs>),
     /// Summarise a metrics page: one JSON object a family.
     Scan(ScanArgs),
     /// Print the ScaledObjects that InferenceSet manifests would get, or what is wrong with them.

@@ -49,7 +49,7 @@ fn main() -> ExitCode {
     };
     telemetry::start(default_level, cli.logs.log_format);
     let done = match cli.command {
-        Command::Run(args) => serve(args),
+        Command::Run(args) => serve(*args),
         Command::Scan(args) => scan_page(&args),
         Command::Check(args) => check_files(args),
         Command::CheckTrigger(args) => Ok(check_trigger(&args)),

@@ -14,9 +14,10 @@ use prometheus_client::{
 };
 use rustls::ServerConfig;
 use tokio::sync::{mpsc, watch};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+use super::Life;
 use crate::{
     clock::Clock,
     core::{fleet::FleetEvent, lease::Timing, names::InferenceSetKey, tenancy::Tenancy, time::Moment},
@@ -30,7 +31,7 @@ use crate::{
         store::{Settings, Standing, Store},
     },
     provision::{Gateways, Provisioner},
-    readiness::{Gate, Gates},
+    readiness::Gate,
 };
 
 /// What is asked of the cluster.
@@ -65,18 +66,15 @@ pub(super) struct Cluster {
     gateways_found: watch::Receiver<Arc<BTreeSet<InferenceSetKey>>>,
 }
 
-/// Starts discovery, election, certificates and authentication. Cancelling `writers` gives up
-/// the lead, and with it every write; `cancel` ends the rest.
+/// Starts discovery, election, certificates and authentication. `Life::writers` gives up the lead,
+/// and with it every write.
 pub(super) fn begin(
     client: kube::Client,
     options: ClusterOptions,
     fleet: mpsc::Sender<FleetEvent>,
-    gates: &Gates,
-    clock: Clock,
-    tasks: &TaskTracker,
-    writers: &CancellationToken,
-    cancel: &CancellationToken,
+    life: &Life,
 ) -> Cluster {
+    let Life { clock, gates, tasks, writers, cancel } = life;
     let (found, mut events) = mpsc::channel(64);
     tasks.spawn(Discovery::new(client.clone(), gates).run(found, cancel.clone()));
     let (gateways, gateways_found) = Gateways::new();
@@ -101,7 +99,7 @@ pub(super) fn begin(
                 // predecessor's Lease for its own.
                 identity: format!("{}_{started:x}", options.pod.as_deref().unwrap_or("keda-kaito-scaler")),
                 timing: election.timing,
-                clock,
+                clock: *clock,
             };
             tasks.spawn(candidate.run(sender, writers.clone()));
             leads

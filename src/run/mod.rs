@@ -110,7 +110,7 @@ pub enum StartError {
 pub struct Running {
     addresses: Addresses,
     shutdown_delay: Duration,
-    gates: Gates,
+    life: Life,
     /// The gRPC listener, once there is something to serve it with.
     serving: JoinHandle<Option<Arc<Serving>>>,
     health_serving: Serving,
@@ -118,20 +118,33 @@ pub struct Running {
     drain: CancellationToken,
     /// Resolves when a part has ended by itself that the process can't do without.
     broken: CancellationToken,
-    /// Ends what writes to the cluster.
-    writers: CancellationToken,
-    /// Ends everything that is not ended in an order of its own.
-    cancel: CancellationToken,
-    tasks: TaskTracker,
     aggregator: JoinHandle<Scrapers>,
     aggregator_cancel: CancellationToken,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Addresses {
-    grpc: SocketAddr,
-    metrics: SocketAddr,
-    health: SocketAddr,
+/// What every part is started with.
+#[derive(Clone, Debug)]
+struct Life {
+    clock: Clock,
+    gates: Gates,
+    tasks: TaskTracker,
+    /// Ends what writes to the cluster.
+    writers: CancellationToken,
+    /// Ends everything that is not ended in an order of its own.
+    cancel: CancellationToken,
+}
+
+impl Life {
+    fn begin() -> Self {
+        let cancel = CancellationToken::new();
+        Self {
+            clock: Clock::start(),
+            gates: Gates::new(),
+            tasks: TaskTracker::new(),
+            writers: cancel.child_token(),
+            cancel,
+        }
+    }
 }
 
 /// How long clients may take to leave, once told to.
@@ -145,41 +158,29 @@ const REPORTS: usize = 1024;
 /// later, once certificates and KEDA's authentication object are live; readiness says what it
 /// waits for.
 pub async fn start(options: RunOptions) -> Result<Running, StartError> {
-    let clock = Clock::start();
-    let cancel = CancellationToken::new();
-    let writers = cancel.child_token();
-    let tasks = TaskTracker::new();
-    let gates = Gates::new();
+    let life = Life::begin();
+    let (clock, tasks, cancel) = (life.clock, &life.tasks, &life.cancel);
     let (fleet_events, fleet) = mpsc::channel(64);
 
     // Whatever can fail comes first, and starts nothing that would go on.
     let mut file_discovery = None;
     let mut cluster = None;
-    match options.source {
+    match &options.source {
         Source::File(path) => {
             if !options.bind_address.is_loopback() {
                 return Err(StartError::InsecureAddress(options.bind_address));
             }
-            let endpoints_file = EndpointsFile::new(path, clock);
-            file_discovery = Some(file::watch(endpoints_file, fleet_events.clone(), cancel.clone()).await?);
+            let file = EndpointsFile::new(path.clone(), clock);
+            file_discovery = Some(file::watch(file, fleet_events.clone(), cancel.clone()).await?);
         }
-        Source::Cluster(ref options) => {
+        Source::Cluster(options) => {
             pki::tls::install_crypto();
             let client = kube_client::connect(&options.access).await?;
             cluster = Some((client, options.as_ref().clone()));
         }
     }
-    let metrics_address = options.metrics_bind_address.unwrap_or(options.bind_address);
-    let grpc_socket = bind("gRPC", options.bind_address, options.grpc_port)?;
-    let metrics_socket = bind("metrics", metrics_address, options.metrics_port)?;
-    let health_socket = bind("gRPC health", options.bind_address, options.grpc_health_port)?;
-    let addresses = Addresses {
-        grpc: local_address(&grpc_socket),
-        metrics: local_address(&metrics_socket),
-        health: local_address(&health_socket),
-    };
-    let metrics_socket = listen("metrics", metrics_socket)?;
-    let health_socket = listen("gRPC health", health_socket)?;
+    let sockets = Sockets::bind(&options)?;
+    let addresses = sockets.addresses;
     let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
@@ -187,13 +188,11 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .map_err(|source| StartError::Reflection { source })?;
 
     // From here on nothing fails.
-    let (command_sender, commands) = mpsc::unbounded_channel();
+    let (commands, command_inbox) = mpsc::unbounded_channel();
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
-    let targets = Targets::new(command_sender.clone(), clock, tenancy);
-    let cluster = cluster.map(|(client, options)| {
-        cluster::begin(client, options, fleet_events, &gates, clock, &tasks, &writers, &cancel)
-    });
+    let targets = Targets::new(commands.clone(), clock, tenancy);
+    let cluster = cluster.map(|(client, options)| cluster::begin(client, options, fleet_events, &life));
     let collectors = cluster.as_ref().map(Cluster::collector).into_iter().collect();
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors);
 
@@ -205,7 +204,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), options.gateway);
-    let inbox = Inbox { fleet, commands, reports, gateways };
+    let inbox = Inbox { fleet, commands: command_inbox, reports, gateways };
     let aggregator = tasks.spawn(aggregator.run(inbox, aggregator_cancel.clone()));
     if let Some(discovery) = file_discovery {
         tasks.spawn(discovery);
@@ -216,9 +215,9 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let service = tonic::service::Routes::new(ExternalScalerServer::new(scaler)).add_service(reflection);
     let broken = CancellationToken::new();
     let opening = Opening {
-        socket: grpc_socket,
+        socket: sockets.grpc,
         service: service.prepare(),
-        gate: gates.gate("listener", "the certificates have not been read yet"),
+        gate: life.gates.gate("listener", "the certificates have not been read yet"),
         broken: broken.clone(),
         served: CancellationToken::new(),
         tasks: tasks.clone(),
@@ -226,7 +225,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     if let Some(cluster) = &cluster {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
-        tasks.spawn(cluster.provision(port, served, metrics.clone(), writers.clone()));
+        tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
     }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))
@@ -235,40 +234,40 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let opened = opening.open(None, cancel.clone()).await;
         tasks.spawn(std::future::ready(opened))
     };
-
-    let (reporter, health_service) = health::service();
-    let reporting = health::report(reporter, gates.readiness());
-    tasks.spawn(cancel.clone().run_until_cancelled_owned(reporting));
-    let health_serving = Listener {
-        socket: health_socket,
-        security: Security::Plaintext,
-        service: health_service,
-        observer: Arc::new(()),
-        limits: Limits::default(),
-    }
-    .serve();
-    let admin = Admin { metrics, readiness: gates.readiness(), commands: command_sender }.routes();
-    let stopped = cancel.clone().cancelled_owned();
-    tasks.spawn(async move {
-        // It retries what can go wrong with accepting, and ends only when told to.
-        drop(axum::serve(metrics_socket, admin).with_graceful_shutdown(stopped).await);
-    });
+    let health_serving = serve_health(sockets.health, &life);
+    let admin = Admin { metrics, readiness: life.gates.readiness(), commands };
+    serve_pages(sockets.metrics, admin, &life);
     let Addresses { grpc, metrics, health } = addresses;
     info!(%grpc, %metrics, %health, "started");
     Ok(Running {
         addresses,
         shutdown_delay: options.shutdown_delay,
-        gates,
+        life,
         serving,
         health_serving,
         drain,
         broken,
-        writers,
-        cancel,
-        tasks,
         aggregator,
         aggregator_cancel,
     })
+}
+
+/// gRPC health, which follows readiness.
+fn serve_health(socket: TcpListener, life: &Life) -> Serving {
+    let (reporter, service) = health::service();
+    let reporting = health::report(reporter, life.gates.readiness());
+    life.tasks.spawn(life.cancel.clone().run_until_cancelled_owned(reporting));
+    let (security, observer, limits) = (Security::Plaintext, Arc::new(()), Limits::default());
+    Listener { socket, security, service, observer, limits }.serve()
+}
+
+/// The pages for people, probes and Prometheus.
+fn serve_pages(socket: TcpListener, admin: Admin, life: &Life) {
+    let stopped = life.cancel.clone().cancelled_owned();
+    life.tasks.spawn(async move {
+        // It retries what can go wrong with accepting, and ends only when told to.
+        drop(axum::serve(socket, admin.routes()).with_graceful_shutdown(stopped).await);
+    });
 }
 
 /// The gRPC listener before it opens.
@@ -311,6 +310,37 @@ impl Opening {
         self.gate.open();
         self.served.cancel();
         Some(serving)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Addresses {
+    grpc: SocketAddr,
+    metrics: SocketAddr,
+    health: SocketAddr,
+}
+
+/// Every socket. The one for gRPC is bound and does not listen yet.
+struct Sockets {
+    grpc: TcpSocket,
+    metrics: TcpListener,
+    health: TcpListener,
+    addresses: Addresses,
+}
+
+impl Sockets {
+    fn bind(options: &RunOptions) -> Result<Self, StartError> {
+        let metrics_address = options.metrics_bind_address.unwrap_or(options.bind_address);
+        let grpc = bind("gRPC", options.bind_address, options.grpc_port)?;
+        let metrics = bind("metrics", metrics_address, options.metrics_port)?;
+        let health = bind("gRPC health", options.bind_address, options.grpc_health_port)?;
+        let addresses = Addresses {
+            grpc: local_address(&grpc),
+            metrics: local_address(&metrics),
+            health: local_address(&health),
+        };
+        let (metrics, health) = (listen("metrics", metrics)?, listen("gRPC health", health)?);
+        Ok(Self { grpc, metrics, health, addresses })
     }
 }
 
@@ -363,13 +393,13 @@ impl Running {
     /// this pod out), then GOAWAY, the streams end with OK, no more is accepted, scrapers and
     /// aggregator last.
     pub async fn stop(self) {
-        self.gates.go_away();
-        self.writers.cancel();
+        self.life.gates.go_away();
+        self.life.writers.cancel();
         if self.serving.is_finished() {
             tokio::time::sleep(self.shutdown_delay).await;
         } else {
             // It waits for certificates; nobody was served yet.
-            self.cancel.cancel();
+            self.life.cancel.cancel();
         }
         if let Ok(Some(serving)) = self.serving.await {
             serving.goaway().await;
@@ -381,10 +411,10 @@ impl Running {
         if let Ok(scrapers) = self.aggregator.await {
             scrapers.shutdown().await;
         }
-        self.cancel.cancel();
+        self.life.cancel.cancel();
         self.health_serving.stop(GRACE).await;
-        self.tasks.close();
-        self.tasks.wait().await;
+        self.life.tasks.close();
+        self.life.tasks.wait().await;
         info!("stopped");
     }
 }
