@@ -4,6 +4,7 @@
 //! further is bounded by this rule and by construction: its port and path are only ever asked
 //! of the watched pods of its InferenceSet.
 
+use serde_json::Value;
 use thiserror::Error;
 
 use super::names::InferenceSetKey;
@@ -43,9 +44,57 @@ impl Tenancy {
     }
 }
 
+/// Why the triggers of `scaled_object` that name our Service (`service`, a host without its
+/// domain) would be refused in [`Tenancy::OwnNamespace`]; `None` where none would.
+#[must_use]
+pub fn trespass_of(scaled_object: &Value, service: &str) -> Option<Trespass> {
+    let namespace = scaled_object.pointer("/metadata/namespace")?.as_str()?;
+    let triggers = scaled_object.pointer("/spec/triggers")?.as_array()?;
+    triggers.iter().find_map(|trigger| {
+        let metadata = trigger.get("metadata")?;
+        let text = |key: &str| metadata.get(key).and_then(Value::as_str);
+        let host = text("scalerAddress")?.split([':', '.']).next()?;
+        let set = InferenceSetKey::new(text("inferenceSetNamespace")?, text("inferenceSetName")?);
+        if host != service {
+            return None;
+        }
+        Tenancy::OwnNamespace.admit(namespace, &set).err()
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
+
+    #[test]
+    fn finds_the_scaled_objects_that_reach_into_other_namespaces() {
+        let object = |address: &str, set_namespace: &str| {
+            json!({
+                "metadata": {"namespace": "team-a", "name": "demo"},
+                "spec": {"triggers": [
+                    {"type": "cpu"},
+                    {"type": "external", "metadata": {
+                        "scalerAddress": address,
+                        "inferenceSetNamespace": set_namespace,
+                        "inferenceSetName": "demo",
+                    }},
+                ]},
+            })
+        };
+        let ours = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450";
+        let cases = [
+            (object(ours, "team-b"), true),
+            (object(ours, "team-a"), false),
+            (object("other.keda.svc:10450", "team-b"), false),
+            (json!({"metadata": {"namespace": "team-a"}}), false),
+            (json!("nonsense"), false),
+        ];
+        for (object, found) in cases {
+            assert_eq!(trespass_of(&object, "keda-kaito-scaler-svc").is_some(), found, "{object}");
+        }
+    }
 
     #[test]
     fn another_namespace_takes_the_flag_that_the_refusal_names() {

@@ -6,6 +6,7 @@ use std::{
 };
 
 use arc_swap::ArcSwap;
+use k8s_openapi::api::core::v1::ObjectReference;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
@@ -17,7 +18,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::Life;
+use super::{Life, notices::Notices};
 use crate::{
     clock::Clock,
     core::{fleet::FleetEvent, lease::Timing, names::InferenceSetKey, tenancy::Tenancy, time::Moment},
@@ -121,6 +122,27 @@ pub(super) fn begin(
     let (keeper, authentication) = AuthenticationKeeper::new(client.clone(), &options.certificates);
     tasks.spawn(store.run(leads.clone(), cancel.clone()));
     tasks.spawn(keeper.run(leads.clone(), standing.clone(), cancel.clone()));
+    let notices = Arc::new(Notices::new(client.clone(), options.pod.clone()));
+    if let Some(pod) = &options.pod {
+        let about = ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Pod".into()),
+            namespace: Some(options.certificates.own_namespace.clone()),
+            name: Some(pod.clone()),
+            ..ObjectReference::default()
+        };
+        let (notices, readiness, cancel) = (notices.clone(), gates.readiness(), cancel.clone());
+        tasks.spawn(async move {
+            cancel.run_until_cancelled(notices.of_waiting(readiness, about)).await;
+        });
+    }
+    if options.tenancy == Tenancy::OwnNamespace {
+        let (leads, writers) = (leads.clone(), writers.clone());
+        let service = options.certificates.service.clone();
+        tasks.spawn(async move {
+            writers.run_until_cancelled(notices.of_trespasses(leads, &service)).await;
+        });
+    }
     Cluster { client, options, leads, standing, authentication, presented, gateways_found }
 }
 

@@ -1,6 +1,7 @@
 //! Wiring: what `run` starts, in which order, and in which order it stops.
 
 pub mod cluster;
+mod notices;
 
 use std::{
     io,
@@ -19,7 +20,10 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tracing::{error, info};
 
-use self::cluster::{Cluster, ClusterOptions};
+use self::{
+    cluster::{Cluster, ClusterOptions},
+    notices::GateCollector,
+};
 use crate::{
     aggregator::{Aggregator, GatewaySettings, Inbox},
     clock::Clock,
@@ -193,7 +197,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(commands.clone(), clock, tenancy);
     let cluster = cluster.map(|(client, options)| cluster::begin(client, options, fleet_events, &life));
-    let collectors = cluster.as_ref().map(Cluster::collector).into_iter().collect();
+    let mut collectors: Vec<_> = cluster.as_ref().map(Cluster::collector).into_iter().collect();
+    collectors.push(Box::new(GateCollector(life.gates.readiness())));
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors);
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
