@@ -1,5 +1,7 @@
 //! What the documentation shows must work, and what works must be documented.
 
+#![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 
 use keda_kaito_scaler::core::{

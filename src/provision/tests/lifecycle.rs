@@ -3,6 +3,9 @@
 use super::*;
 use crate::provision::gateways::GRACE;
 
+/// Just short of giving a gateway up.
+const ALMOST: Duration = GRACE.saturating_sub(Duration::from_secs(1));
+
 #[tokio::test(start_paused = true)]
 async fn annotations_become_a_scaled_object_in_one_write() {
     let server = cluster();
@@ -239,13 +242,13 @@ async fn to_zero_once_a_gateway_is_found_and_back_only_once_it_is_missed_for_lon
     let writes = server.writes().len();
     for _ in 0..3 {
         world.gateways.send_replace(Arc::default());
-        tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
+        tokio::time::sleep(ALMOST).await;
         world.gateways.send_replace(found.clone());
         world.rest().await;
     }
     world.stop().await;
     let world = World::leading(&server);
-    tokio::time::sleep(GRACE - Duration::from_secs(1)).await;
+    tokio::time::sleep(ALMOST).await;
     assert_eq!(server.writes().len(), writes);
     // This time it has gone.
     world.holds("/spec/minReplicaCount", &json!(1)).await;
