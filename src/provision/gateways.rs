@@ -1,9 +1,15 @@
 //! Which InferenceSets may go to zero because a gateway holds their requests, as discovery
 //! tells.
 
-use std::{collections::BTreeSet, sync::Arc};
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
+use futures::StreamExt;
 use tokio::sync::watch::{self, Receiver};
+use tokio_util::time::{DelayQueue, delay_queue};
 
 use crate::core::{
     fleet::{FleetEvent, InferenceSet},
@@ -53,6 +59,57 @@ impl Gateways {
             }
             news
         });
+    }
+}
+
+/// For how long a gateway that can't be seen is believed in. An endpoint picker that is
+/// replaced is away for a while, and so is everything right after a start; to ask for a replica
+/// then would wake every sleeping model.
+pub(super) const GRACE: Duration = Duration::from_secs(600);
+
+/// InferenceSets that go to zero and whose gateway can't be seen.
+#[derive(Debug, Default)]
+pub(super) struct Missed {
+    believed: HashMap<InferenceSetKey, delay_queue::Key>,
+    given_up: HashSet<InferenceSetKey>,
+    ends: DelayQueue<InferenceSetKey>,
+}
+
+impl Missed {
+    /// Whether a gateway is to be counted on: it is seen, or the InferenceSet goes to zero
+    /// already and it has not been missed for long.
+    pub fn counts_on_gateway(&mut self, set: &InferenceSetKey, seen: bool, goes_to_zero: bool) -> bool {
+        if seen || !goes_to_zero {
+            self.forget(set);
+            return seen;
+        }
+        if self.given_up.contains(set) {
+            return false;
+        }
+        let ends = &mut self.ends;
+        self.believed.entry(set.clone()).or_insert_with(|| ends.insert(set.clone(), GRACE));
+        true
+    }
+
+    pub fn forget(&mut self, set: &InferenceSetKey) {
+        self.given_up.remove(set);
+        if let Some(end) = self.believed.remove(set) {
+            self.ends.try_remove(&end);
+        }
+    }
+
+    /// Waits until one is given up. For ever where none is missed. Loses nothing where it is
+    /// dropped.
+    pub async fn next_given_up(&mut self) -> InferenceSetKey {
+        match self.ends.next().await {
+            Some(ended) => {
+                let set = ended.into_inner();
+                self.believed.remove(&set);
+                self.given_up.insert(set.clone());
+                set
+            }
+            None => std::future::pending().await,
+        }
     }
 }
 

@@ -13,8 +13,10 @@ use tracing::{info, warn};
 
 use super::{
     Provisioner,
+    gateways::Missed,
     index::Index,
     notices::{Notice, Notices},
+    observed::ScaledObject,
     queue::{Queue, Verdict},
     served::Served,
     step::{Circumstances, step},
@@ -39,6 +41,7 @@ pub(super) struct Session<'a> {
     /// Where the API server refuses what we make, what it said.
     rejections: HashMap<InferenceSetKey, Notice>,
     gateways: Arc<BTreeSet<InferenceSetKey>>,
+    missed: Missed,
     working: FuturesUnordered<BoxFuture<'static, Written>>,
 }
 
@@ -57,6 +60,7 @@ impl<'a> Session<'a> {
             notices: Notices::new(metrics.clone()),
             rejections: HashMap::new(),
             gateways: Arc::default(),
+            missed: Missed::default(),
             working: FuturesUnordered::new(),
             provisioner,
             served,
@@ -88,6 +92,7 @@ impl<'a> Session<'a> {
                     }
                 }
                 () = self.queue.end_of_pause() => {}
+                set = self.missed.next_given_up() => self.queue.add(set),
                 Ok(()) = gateways.changed() => {
                     let now = gateways.borrow_and_update().clone();
                     for set in self.gateways.symmetric_difference(&now) {
@@ -104,7 +109,11 @@ impl<'a> Session<'a> {
         let Some(set) = self.queue.start() else { return };
         let circumstances =
             Circumstances { served: self.served, scaler_address: &self.provisioner.scaler_address };
-        let Some(step) = step(&self.index, &set, self.gateways.contains(&set), circumstances) else {
+        let goes_to_zero = self.index.scaled_objects.of(&set).any(ScaledObject::goes_to_zero);
+        let seen = self.gateways.contains(&set);
+        let gateway = self.missed.counts_on_gateway(&set, seen, goes_to_zero);
+        let Some(step) = step(&self.index, &set, gateway, circumstances) else {
+            self.missed.forget(&set);
             self.rejections.remove(&set);
             self.notices.replace(&set, Vec::new());
             return self.queue.finish(&set, Verdict::Done);

@@ -35,8 +35,8 @@ pub(super) struct Circumstances<'a> {
 }
 
 /// The next step for an InferenceSet; `None` where there is none, or it is going and the
-/// garbage collector takes everything of it along. `gateway` says whether one was found that
-/// holds its requests at zero replicas.
+/// garbage collector takes everything of it along. `gateway` says whether one is
+/// counted on to hold its requests at zero replicas.
 pub(super) fn step(
     index: &Index,
     key: &InferenceSetKey,
