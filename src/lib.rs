@@ -13,6 +13,7 @@ pub mod discovery;
 mod fake_api;
 pub mod lease;
 pub mod metrics;
+pub mod open_files;
 pub mod pki;
 pub mod readiness;
 pub mod run;

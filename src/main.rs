@@ -20,7 +20,7 @@ use keda_kaito_scaler::{
         trigger::{Trigger, parse_arguments},
     },
     demo::{self, DemoOptions},
-    error_chain,
+    error_chain, open_files,
     pki::store::Settings,
     run::{
         self, RunOptions, Source, StartError,
@@ -62,6 +62,7 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(BAD_INPUT));
         }
     };
+    open_files::raise_limit();
     runtime()?.block_on(async {
         let running = match run::start(options).await {
             Ok(running) => running,
