@@ -3,6 +3,8 @@
 //! [`run`] for how the parts are wired, [`core`] for everything that decides, and
 //! ARCHITECTURE.md for the map.
 
+#[cfg(test)]
+mod access;
 pub mod aggregator;
 pub mod cli;
 pub mod clock;
