@@ -27,6 +27,7 @@ pub struct LogArgs {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "a process makes one")]
 pub enum Command {
     /// Serve KEDA.
     Run(RunArgs),
@@ -34,6 +35,10 @@ pub enum Command {
     Scan(ScanArgs),
     /// Say what trigger metadata means, or everything that is wrong with it.
     CheckTrigger(CheckTriggerArgs),
+    /// Check an installation from inside the cluster, as `helm test` does.
+    ///
+    /// Ends with 1 where something is wrong, and says what to do about it.
+    CheckInstall(CheckInstallArgs),
     /// Watch it work on this machine: a simulated fleet, the real engine, a stand-in for KEDA.
     Demo(DemoArgs),
 }
@@ -88,10 +93,10 @@ pub struct RunArgs {
     pub accepted: AcceptedArgs,
 }
 
-/// What is asked of the cluster, where endpoints come from one.
+/// Where this release is, and what its objects are called.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "In a cluster")]
-pub struct ClusterArgs {
+pub struct InstallationArgs {
     /// The namespace of this release: the CA Secret and the Lease live there.
     #[arg(long, env = "KEDA_KAITO_SCALER_WORKING_NAMESPACE", default_value = "kaito-workspace")]
     pub working_namespace: String,
@@ -115,6 +120,17 @@ pub struct ClusterArgs {
     pub scaler_server_secret_name: String,
     #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_CA_SECRET_NAME", default_value = "keda-kaito-scaler-ca")]
     pub scaler_ca_secret_name: String,
+    /// A kubeconfig file. Default: the pod's own account, else KUBECONFIG.
+    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// What is asked of the cluster, where endpoints come from one.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "In a cluster")]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    pub installation: InstallationArgs,
     /// How long a new certificate is valid.
     #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_CERT_DURATION",
           default_value = "43800h", value_parser = duration)]
@@ -153,9 +169,6 @@ pub struct ClusterArgs {
         value_delimiter = ','
     )]
     pub wake_source_allow: Vec<String>,
-    /// A kubeconfig file. Default: the pod's own account, else KUBECONFIG.
-    #[arg(long, value_name = "FILE", env = "KUBECONFIG")]
-    pub kubeconfig: Option<PathBuf>,
     /// The pod's name, for the Lease.
     #[arg(long, env = "POD_NAME", hide = true)]
     pub pod_name: Option<String>,
@@ -208,6 +221,16 @@ pub struct CheckTriggerArgs {
     /// The trigger's metadata, as key=value.
     #[arg(required = true, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckInstallArgs {
+    /// The Service's port of the external scaler service.
+    #[arg(long, env = "KEDA_KAITO_SCALER_GRPC_PORT", default_value_t = 10450,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub grpc_port: u16,
+    #[command(flatten)]
+    pub installation: InstallationArgs,
 }
 
 #[derive(Debug, Args)]

@@ -6,6 +6,7 @@
 #[cfg(test)]
 mod access;
 pub mod aggregator;
+pub mod check_install;
 pub mod cli;
 pub mod clock;
 pub mod core;

@@ -13,7 +13,12 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use keda_kaito_scaler::{
     aggregator::GatewaySettings,
-    cli::{CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, RunArgs, ScanArgs, with_default_command},
+    check_install::{self, Installation},
+    cli::{
+        CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, InstallationArgs, RunArgs,
+        ScanArgs, with_default_command,
+    },
+    clock::Clock,
     core::{
         lease::Timing,
         scan::scan,
@@ -46,6 +51,7 @@ fn main() -> ExitCode {
         Command::Run(args) => serve(args),
         Command::Scan(args) => scan_page(&args),
         Command::CheckTrigger(args) => Ok(check_trigger(&args)),
+        Command::CheckInstall(args) => check_install(args),
         Command::Demo(args) => play(args),
     };
     done.unwrap_or_else(|error| {
@@ -124,7 +130,15 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
 }
 
 fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
-    let namespace = args.working_namespace;
+    let InstallationArgs {
+        working_namespace: namespace,
+        keda_namespace,
+        scaler_service_name: service,
+        scaler_client_secret_name: client_secret,
+        scaler_server_secret_name: server_secret,
+        scaler_ca_secret_name: ca_secret,
+        kubeconfig,
+    } = args.installation;
     let timing = Timing::new(
         args.leader_elect_lease_duration,
         args.leader_elect_renew_deadline,
@@ -141,17 +155,17 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
     }
     Ok(ClusterOptions {
         certificates: Settings {
-            namespace: args.keda_namespace.unwrap_or_else(|| namespace.clone()),
-            server_secret: args.scaler_server_secret_name,
-            client_secret: args.scaler_client_secret_name,
-            ca_secret: args.scaler_ca_secret_name,
+            namespace: keda_namespace.unwrap_or_else(|| namespace.clone()),
+            server_secret,
+            client_secret,
+            ca_secret,
             own_namespace: namespace.clone(),
-            service: args.scaler_service_name,
+            service,
             leaf_life: args.cert_duration,
         },
         namespace,
         election,
-        kubeconfig: args.kubeconfig,
+        kubeconfig,
         allow_cross_namespace: args.allow_cross_namespace,
     })
 }
@@ -199,6 +213,33 @@ fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
+    let CheckInstallArgs { grpc_port, installation: args } = args;
+    let installation = Installation {
+        keda_namespace: args.keda_namespace.unwrap_or_else(|| args.working_namespace.clone()),
+        namespace: args.working_namespace,
+        service: args.scaler_service_name,
+        grpc_port,
+        server_secret: args.scaler_server_secret_name,
+        client_secret: args.scaler_client_secret_name,
+    };
+    let findings = runtime()?.block_on(async {
+        let client = run::cluster::client(args.kubeconfig).await?;
+        anyhow::Ok(check_install::check(&client, &installation, Clock::wall()).await)
+    })?;
+    let mut exit = ExitCode::SUCCESS;
+    for finding in findings {
+        match finding {
+            Ok(good) => println!("ok: {good}"),
+            Err(problem) => {
+                eprintln!("error: {problem}");
+                exit = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(exit)
 }
 
 fn play(args: DemoArgs) -> Result<ExitCode> {
