@@ -38,6 +38,10 @@ pub enum Command {
     Check(CheckArgs),
     /// Say what trigger metadata means, or everything that is wrong with it.
     CheckTrigger(CheckTriggerArgs),
+    /// Check an installation from inside the cluster, as `helm test` does.
+    ///
+    /// Ends with 1 where something is wrong, and says what to do about it.
+    CheckInstall(CheckInstallArgs),
     /// Watch it work on this machine: a simulated fleet, the real engine, a stand-in for KEDA.
     Demo(DemoArgs),
 }
@@ -92,10 +96,10 @@ pub struct RunArgs {
     pub accepted: AcceptedArgs,
 }
 
-/// What is asked of the cluster, where endpoints come from one.
+/// Where this release is, and what its objects are called.
 #[derive(Clone, Debug, Args)]
 #[command(next_help_heading = "In a cluster")]
-pub struct ClusterArgs {
+pub struct InstallationArgs {
     /// The namespace of this release: the CA Secret and the Lease live there.
     #[arg(long, env = "KEDA_KAITO_SCALER_WORKING_NAMESPACE", default_value = "kaito-workspace")]
     pub working_namespace: String,
@@ -119,6 +123,17 @@ pub struct ClusterArgs {
     pub scaler_server_secret_name: String,
     #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_CA_SECRET_NAME", default_value = "keda-kaito-scaler-ca")]
     pub scaler_ca_secret_name: String,
+    /// A kubeconfig file. Default: what KUBECONFIG names, else the pod's own account.
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// What is asked of the cluster, where endpoints come from one.
+#[derive(Clone, Debug, Args)]
+#[command(next_help_heading = "In a cluster")]
+pub struct ClusterArgs {
+    #[command(flatten)]
+    pub installation: InstallationArgs,
     /// How long a new certificate is valid.
     #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_CERT_DURATION",
           default_value = "43800h", value_parser = duration)]
@@ -157,9 +172,6 @@ pub struct ClusterArgs {
         value_delimiter = ','
     )]
     pub wake_source_allow: Vec<String>,
-    /// A kubeconfig file. Default: what KUBECONFIG names, else the pod's own account.
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
     /// Requests to the API server a second, on average; 0 is without limit.
     #[arg(long, env = "KEDA_KAITO_SCALER_KUBE_CLIENT_QPS", default_value_t = 50.0)]
     pub kube_client_qps: f64,
@@ -236,6 +248,16 @@ pub struct CheckTriggerArgs {
     /// The trigger's metadata, as key=value.
     #[arg(required = true, value_name = "KEY=VALUE")]
     pub metadata: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub struct CheckInstallArgs {
+    /// The Service's port of the external scaler service.
+    #[arg(long, env = "KEDA_KAITO_SCALER_GRPC_PORT", default_value_t = 10450,
+          value_parser = clap::value_parser!(u16).range(1..))]
+    pub grpc_port: u16,
+    #[command(flatten)]
+    pub installation: InstallationArgs,
 }
 
 #[derive(Debug, Args)]

@@ -1,5 +1,6 @@
 //! An API server in memory, for tests: objects with resource versions, conflicts, lists,
-//! watches, server-side apply, and failures on demand.
+//! watches, server-side apply, and failures on demand. It panics at a call that the chart does
+//! not grant ([`crate::access`]), and with it the test.
 
 use std::{
     collections::BTreeMap,
@@ -15,6 +16,8 @@ use hyper::body::Frame;
 use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::sync::watch;
+
+use crate::access;
 
 type Fault = Box<dyn FnMut(&Method, &str) -> Option<u16> + Send>;
 
@@ -105,26 +108,26 @@ impl FakeApi {
         let mut state = self.0.lock().unwrap();
         state.requests.push(format!("{} {path}", parts.method));
         state.activity.send_replace(());
+        // A cluster would refuse it.
+        if let Some(request) = access::Request::parse(&parts.method, path, query) {
+            assert!(request.is_listed(), "not listed in src/access.rs: {request:?}");
+        }
         if let Some(code) = (state.fault)(&parts.method, path) {
             return failure(code);
         }
-        let is_collection = path.split('/').next_back().is_some_and(|last| {
-            ["secrets", "pods", "leases", "events", "clustertriggerauthentications"].contains(&last)
-        });
+        let is_collection = access::Request::parse(&parts.method, path, query)
+            .is_some_and(|request| ["list", "watch"].contains(&request.verb));
         let body: Value = serde_json::from_slice(&bytes).unwrap_or_default();
         match parts.method {
             Method::GET if is_collection => {
-                let name =
-                    query.split('&').find_map(|pair| pair.strip_prefix("fieldSelector=metadata.name%3D"));
-                let prefix = format!("{path}/{}", name.unwrap_or_default());
+                let selection = Selection::parse(path, query);
                 if query.contains("watch=true") {
-                    let from = query.split('&').find_map(|pair| pair.strip_prefix("resourceVersion="));
-                    return self.watch(prefix, from.unwrap().parse().unwrap(), state.version.subscribe());
+                    let from = parameter(query, "resourceVersion=").unwrap().parse().unwrap();
+                    return self.watch(selection, from, state.version.subscribe());
                 }
-                let items: Vec<_> = state
-                    .objects
-                    .iter()
-                    .filter(|(path, _)| path.starts_with(&prefix))
+                let objects = state.objects.iter();
+                let items: Vec<_> = objects
+                    .filter(|(path, object)| selection.has(path, object))
                     .map(|(_, one)| one)
                     .collect();
                 let version = state.version.borrow().to_string();
@@ -149,10 +152,10 @@ impl FakeApi {
         }
     }
 
-    fn watch(&self, prefix: String, from: u64, changes: watch::Receiver<u64>) -> Response<Answer> {
+    fn watch(&self, selection: Selection, from: u64, changes: watch::Receiver<u64>) -> Response<Answer> {
         let api = self.clone();
         let lines = stream::unfold((from, changes), move |(seen, mut changes)| {
-            let (api, prefix) = (api.clone(), prefix.clone());
+            let (api, selection) = (api.clone(), selection.clone());
             async move {
                 loop {
                     let next = {
@@ -160,7 +163,7 @@ impl FakeApi {
                         state
                             .log
                             .iter()
-                            .find(|(at, _, path, _)| *at > seen && path.starts_with(&prefix))
+                            .find(|(at, _, path, object)| *at > seen && selection.has(path, object))
                             .cloned()
                     };
                     if let Some((at, kind, _, object)) = next {
@@ -173,6 +176,43 @@ impl FakeApi {
         });
         Response::new(UnsyncBoxBody::new(StreamBody::new(lines)))
     }
+}
+
+/// What a list or a watch asks for.
+#[derive(Clone)]
+struct Selection {
+    /// As asked for: with a namespace, or without for all of them.
+    collection: String,
+    name: Option<String>,
+    /// A label and its value.
+    label: Option<(String, String)>,
+}
+
+impl Selection {
+    fn parse(path: &str, query: &str) -> Self {
+        let label = parameter(query, "labelSelector=").map(|label| label.split_once("%3D").unwrap());
+        Self {
+            collection: path.to_owned(),
+            name: parameter(query, "fieldSelector=metadata.name%3D").map(str::to_owned),
+            label: label.map(|(key, value)| (key.to_owned(), value.to_owned())),
+        }
+    }
+
+    fn has(&self, path: &str, object: &Value) -> bool {
+        let (collection, name) = path.rsplit_once('/').unwrap();
+        let everywhere = collection.split_once("/namespaces/").map(|(start, rest)| {
+            let (_, resource) = rest.split_once('/').unwrap();
+            format!("{start}/{resource}")
+        });
+        (collection == self.collection || everywhere.as_ref() == Some(&self.collection))
+            && self.name.as_ref().is_none_or(|wanted| wanted == name)
+            && self.label.as_ref().is_none_or(|(key, value)| object["metadata"]["labels"][key] == **value)
+    }
+}
+
+/// The rest of the query parameter that starts like this.
+fn parameter<'a>(query: &'a str, start: &str) -> Option<&'a str> {
+    query.split('&').find_map(|pair| pair.strip_prefix(start))
 }
 
 impl State {

@@ -3,7 +3,10 @@
 //! [`run`] for how the parts are wired, [`core`] for everything that decides, and
 //! ARCHITECTURE.md for the map.
 
+#[cfg(test)]
+mod access;
 pub mod aggregator;
+pub mod check_install;
 pub mod cli;
 pub mod clock;
 pub mod core;
@@ -14,6 +17,7 @@ mod fake_api;
 pub mod kube_client;
 pub mod lease;
 pub mod metrics;
+pub mod open_files;
 pub mod pki;
 pub mod provision;
 pub mod readiness;

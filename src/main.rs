@@ -13,10 +13,12 @@ use anyhow::{Context, Result};
 use clap::Parser;
 use keda_kaito_scaler::{
     aggregator::GatewaySettings,
+    check_install::{self, Installation},
     cli::{
-        CheckArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, RunArgs, ScanArgs,
-        with_default_command,
+        CheckArgs, CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, InstallationArgs,
+        RunArgs, ScanArgs, with_default_command,
     },
+    clock::Clock,
     core::{
         check::{Assumptions, check},
         lease::Timing,
@@ -26,7 +28,8 @@ use keda_kaito_scaler::{
     },
     demo::{self, DemoOptions},
     error_chain,
-    kube_client::{ClusterAccess, Rate},
+    kube_client::{self, ClusterAccess, Rate},
+    open_files, pki,
     pki::store::Settings,
     run::{
         self, RunOptions, Source, StartError,
@@ -53,6 +56,7 @@ fn main() -> ExitCode {
         Command::Scan(args) => scan_page(&args),
         Command::Check(args) => check_files(args),
         Command::CheckTrigger(args) => Ok(check_trigger(&args)),
+        Command::CheckInstall(args) => check_install(args),
         Command::Demo(args) => play(args),
     };
     done.unwrap_or_else(|error| {
@@ -69,6 +73,7 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
             return Ok(ExitCode::from(BAD_INPUT));
         }
     };
+    open_files::raise_limit();
     runtime()?.block_on(async {
         let running = match run::start(options).await {
             Ok(running) => running,
@@ -130,7 +135,15 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
 }
 
 fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
-    let namespace = args.working_namespace;
+    let InstallationArgs {
+        working_namespace: namespace,
+        keda_namespace,
+        scaler_service_name: service,
+        scaler_client_secret_name: client_secret,
+        scaler_server_secret_name: server_secret,
+        scaler_ca_secret_name: ca_secret,
+        kubeconfig,
+    } = args.installation;
     let timing = Timing::new(
         args.leader_elect_lease_duration,
         args.leader_elect_renew_deadline,
@@ -146,18 +159,18 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
     }
     Ok(ClusterOptions {
         certificates: Settings {
-            namespace: args.keda_namespace.unwrap_or_else(|| namespace.clone()),
-            server_secret: args.scaler_server_secret_name,
-            client_secret: args.scaler_client_secret_name,
-            ca_secret: args.scaler_ca_secret_name,
+            namespace: keda_namespace.unwrap_or_else(|| namespace.clone()),
+            server_secret,
+            client_secret,
+            ca_secret,
             own_namespace: namespace,
-            service: args.scaler_service_name,
+            service,
             leaf_life: args.cert_duration,
         },
         pod: args.pod_name,
         election,
         access: ClusterAccess {
-            kubeconfig: args.kubeconfig,
+            kubeconfig,
             rate: Rate { per_second: args.kube_client_qps, burst: args.kube_client_burst },
         },
         tenancy: if args.allow_cross_namespace { Tenancy::AnyNamespace } else { Tenancy::OwnNamespace },
@@ -246,6 +259,35 @@ fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
+    let CheckInstallArgs { grpc_port, installation: args } = args;
+    let installation = Installation {
+        keda_namespace: args.keda_namespace.unwrap_or_else(|| args.working_namespace.clone()),
+        namespace: args.working_namespace,
+        service: args.scaler_service_name,
+        grpc_port,
+        server_secret: args.scaler_server_secret_name,
+        client_secret: args.scaler_client_secret_name,
+    };
+    let findings = runtime()?.block_on(async {
+        pki::tls::install_crypto();
+        let access = ClusterAccess { kubeconfig: args.kubeconfig, rate: Rate::default() };
+        let client = kube_client::connect(&access).await?;
+        anyhow::Ok(check_install::check(&client, &installation, Clock::wall()).await)
+    })?;
+    let mut exit = ExitCode::SUCCESS;
+    for finding in findings {
+        match finding {
+            Ok(good) => println!("ok: {good}"),
+            Err(problem) => {
+                eprintln!("error: {problem}");
+                exit = ExitCode::FAILURE;
+            }
+        }
+    }
+    Ok(exit)
 }
 
 fn play(args: DemoArgs) -> Result<ExitCode> {

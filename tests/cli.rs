@@ -164,3 +164,29 @@ fn version_names_the_release_and_the_commit() {
     let version = text(&output.stdout);
     assert!(version.contains(env!("CARGO_PKG_VERSION")) && version.contains('('), "{version}");
 }
+
+/// With the arguments that the chart's test pod passes.
+#[test]
+fn check_install_says_why_it_could_not_ask_the_cluster() {
+    let cases: [([&str; 2], &[&str]); 2] = [
+        (["--grpc-port=10450", "--kubeconfig=/nowhere.yaml"], &["kubeconfig", "/nowhere.yaml"]),
+        (["--grpc-port=0", "--kubeconfig=/nowhere.yaml"], &["--grpc-port", "1..=65535"]),
+    ];
+    for (own, parts) in cases {
+        let common = [
+            "check-install",
+            "--working-namespace=keda",
+            "--keda-namespace=keda",
+            "--scaler-service-name=keda-kaito-scaler-svc",
+            "--scaler-client-secret-name=keda-kaito-scaler-client-certs",
+            "--scaler-server-secret-name=keda-kaito-scaler-server-certs",
+            "--scaler-ca-secret-name=keda-kaito-scaler-ca",
+        ];
+        let output = scaler(&[&common[..], &own].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{own:?}: {errors}");
+        for part in parts {
+            assert!(errors.contains(part), "{part:?} is not in: {errors}");
+        }
+    }
+}

@@ -70,14 +70,8 @@ impl fmt::Debug for AuthenticationKeeper {
 impl AuthenticationKeeper {
     #[must_use]
     pub fn new(client: kube::Client, settings: &Settings) -> (Self, watch::Receiver<Authentication>) {
-        let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ClusterTriggerAuthentication");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "clustertriggerauthentications");
-        let reference = |parameter: &str, name: &str, key: &str| json!({"parameter": parameter, "name": name, "key": key});
-        let references = vec![
-            reference("caCert", &settings.server_secret, "ca.crt"),
-            reference("tlsClientCert", &settings.client_secret, "tls.crt"),
-            reference("tlsClientKey", &settings.client_secret, "tls.key"),
-        ];
+        let resource = resource();
+        let references = references(&settings.server_secret, &settings.client_secret);
         let (state, receiver) = watch::channel(Authentication::default());
         (Self { api: Api::all_with(client, &resource), resource, references, state }, receiver)
     }
@@ -125,7 +119,7 @@ impl AuthenticationKeeper {
     fn saw(&self, seen: &Result<Option<DynamicObject>, watcher::Error>) {
         let now = match seen {
             Ok(None) => Authentication::Missing,
-            Ok(Some(object)) if self.is_right(object) => Authentication::Live,
+            Ok(Some(object)) if refers_to(object, &self.references) => Authentication::Live,
             Ok(Some(_)) => Authentication::Different,
             Err(error) if is_not_found(error) => Authentication::NoResourceType,
             // A watch that breaks says nothing about the object.
@@ -145,21 +139,37 @@ impl AuthenticationKeeper {
         });
     }
 
-    /// Whether KEDA finds what it needs. The order does not matter, nor what else is in there.
-    fn is_right(&self, object: &DynamicObject) -> bool {
-        let there = object.data["spec"]["secretTargetRef"].as_array();
-        there.is_some_and(|there| {
-            there.len() == self.references.len()
-                && self.references.iter().all(|wanted| there.contains(wanted))
-        })
-    }
-
     async fn apply(&self) -> Result<(), kube::Error> {
         let spec = json!({"spec": {"secretTargetRef": self.references}});
         let object = DynamicObject::new(NAME, &self.resource).data(spec);
         let params = PatchParams::apply(FIELD_MANAGER).force();
         self.api.patch(NAME, &params, &Patch::Apply(&object)).await.map(drop)
     }
+}
+
+/// The type of the object.
+pub(crate) fn resource() -> ApiResource {
+    let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ClusterTriggerAuthentication");
+    ApiResource::from_gvk_with_plural(&kind, "clustertriggerauthentications")
+}
+
+/// `spec.secretTargetRef` as it has to be.
+pub(crate) fn references(server_secret: &str, client_secret: &str) -> Vec<Value> {
+    [
+        ("caCert", server_secret, "ca.crt"),
+        ("tlsClientCert", client_secret, "tls.crt"),
+        ("tlsClientKey", client_secret, "tls.key"),
+    ]
+    .map(|(parameter, name, key)| json!({"parameter": parameter, "name": name, "key": key}))
+    .into()
+}
+
+/// Whether KEDA finds what it needs. The order does not matter, nor what else is in there.
+pub(crate) fn refers_to(object: &DynamicObject, references: &[Value]) -> bool {
+    let there = object.data["spec"]["secretTargetRef"].as_array();
+    there.is_some_and(|there| {
+        there.len() == references.len() && references.iter().all(|wanted| there.contains(wanted))
+    })
 }
 
 fn is_not_found(error: &watcher::Error) -> bool {

@@ -108,6 +108,15 @@ impl Chain {
         chain
     }
 
+    /// The leaf, or what is wrong with it whatever the time.
+    pub fn usable_leaf(&self) -> Result<&Leaf, String> {
+        match &self.leaf {
+            LeafState::Usable(leaf) => Ok(leaf),
+            LeafState::Absent => Err(format!("there is no {} certificate yet", self.role)),
+            LeafState::Unusable(flaw) => Err(format!("the {} certificate cannot be used: {flaw}", self.role)),
+        }
+    }
+
     /// What the rotation rules look at.
     #[must_use]
     pub fn observed(&self, existing_scaler_runs: bool) -> Observed {

@@ -32,7 +32,7 @@ use super::{
     tls::server_config,
 };
 use crate::core::{
-    cert::{DAY, Fingerprint, Leaf, LeafState, Policy, Role, server_names},
+    cert::{DAY, Fingerprint, Policy, Role, server_names},
     time::Moment,
 };
 
@@ -269,7 +269,7 @@ impl Store {
             self.announce(|standing| standing.missing = Some(why));
             return;
         };
-        let (server_leaf, client_leaf) = (usable_leaf(&server), usable_leaf(&client));
+        let (server_leaf, client_leaf) = (server.usable_leaf(), client.usable_leaf());
         let ends =
             [&server_leaf, &client_leaf].map(|leaf| leaf.as_ref().ok().map(|leaf| leaf.validity.not_after));
         let missing = server_leaf.as_ref().err().or(client_leaf.as_ref().err()).cloned();
@@ -367,14 +367,6 @@ impl Store {
         );
         let about = self.reference("Service", &self.settings.service, None);
         self.report(&about, EventType::Warning, "PlaintextClient", "Refuse", note).await;
-    }
-}
-
-fn usable_leaf(chain: &Chain) -> Result<&Leaf, String> {
-    match &chain.leaf {
-        LeafState::Usable(leaf) => Ok(leaf),
-        LeafState::Absent => Err(format!("there is no {} certificate yet", chain.role)),
-        LeafState::Unusable(flaw) => Err(format!("the {} certificate cannot be used: {flaw}", chain.role)),
     }
 }
 

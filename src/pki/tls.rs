@@ -1,9 +1,9 @@
-//! The server's TLS configuration, made from chains as they stand.
+//! TLS configurations, made from chains as they stand.
 
 use std::sync::Arc;
 
 use rustls::{
-    RootCertStore, ServerConfig,
+    ClientConfig, RootCertStore, ServerConfig,
     crypto::aws_lc_rs,
     server::{NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier},
     sign::SingleCertAndKey,
@@ -15,7 +15,7 @@ use crate::core::time::Moment;
 
 #[derive(Debug, Error)]
 pub enum TlsError {
-    #[error("the server certificate cannot be used")]
+    #[error("there is no certificate to present")]
     NoIdentity,
     #[error("no CA of the client certificates can be used")]
     NoClientCa,
@@ -30,6 +30,20 @@ pub enum TlsError {
 pub fn install_crypto() {
     // It fails only where another was installed, and then the process has one.
     drop(aws_lc_rs::default_provider().install_default());
+}
+
+/// KEDA's side: trusts every CA of the server chain and presents the client chain's leaf.
+pub fn client_config(server: &Chain, client: &Chain) -> Result<ClientConfig, TlsError> {
+    let identity = client.identity.as_ref().ok_or(TlsError::NoIdentity)?;
+    let mut roots = RootCertStore::empty();
+    roots.add_parsable_certificates(server.cas.iter().map(|ca| ca.certificate.clone()));
+    let mut config = ClientConfig::builder_with_provider(Arc::new(aws_lc_rs::default_provider()))
+        .with_safe_default_protocol_versions()
+        .map_err(TlsError::Versions)?
+        .with_root_certificates(roots)
+        .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(Arc::clone(identity))));
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    Ok(config)
 }
 
 /// Presents the server chain's leaf and requires a client certificate of a CA of the client

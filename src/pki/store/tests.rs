@@ -9,10 +9,9 @@ use crate::{
     serve::listener::{Observe as _, Peer},
 };
 
-const SECRETS: &str = "/api/v1/namespaces/keda/secrets";
-const SERVER: &str = "/api/v1/namespaces/keda/secrets/server-certs";
-const CLIENT: &str = "/api/v1/namespaces/keda/secrets/client-certs";
-const CA: &str = "/api/v1/namespaces/keda/secrets/ca";
+const SERVER: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-server-certs";
+const CLIENT: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-client-certs";
+const CA: &str = "/api/v1/namespaces/keda/secrets/keda-kaito-scaler-ca";
 const OLD_POD: &str = "/api/v1/namespaces/keda/pods/keda-kaito-scaler-old";
 /// Within the last 90 days of the fixtures' leaves.
 const LATE_2048: Moment = Moment::from_unix(Duration::from_secs(2_491_000_000));
@@ -30,10 +29,10 @@ impl Replica {
     fn start(api: &FakeApi, leads: bool, wall: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         let settings = Settings {
             own_namespace: "keda".into(),
-            namespace: "keda".into(),
-            server_secret: "server-certs".into(),
-            client_secret: "client-certs".into(),
-            ca_secret: "ca".into(),
+            namespace: "keda-system".into(),
+            server_secret: "keda-kaito-scaler-server-certs".into(),
+            client_secret: "keda-kaito-scaler-client-certs".into(),
+            ca_secret: "keda-kaito-scaler-ca".into(),
             service: "keda-kaito-scaler-svc".into(),
             leaf_life: YEAR,
         };
@@ -87,7 +86,7 @@ fn cas(api: &FakeApi, role: Role) -> Vec<Fingerprint> {
 }
 
 fn run_old_pod(api: &FakeApi) {
-    let volumes = json!([{"name": "server", "secret": {"secretName": "server-certs"}}]);
+    let volumes = json!([{"name": "server", "secret": {"secretName": "keda-kaito-scaler-server-certs"}}]);
     let running = json!([{"name": "scaler", "image": "", "imageID": "", "ready": true, "restartCount": 0,
         "state": {"running": {}}}]);
     api.put(
@@ -98,12 +97,12 @@ fn run_old_pod(api: &FakeApi) {
 }
 
 fn events(api: &FakeApi, reason: &str) -> Vec<Value> {
-    let all = api.objects("/apis/events.k8s.io/v1/namespaces/keda/events/");
+    let all = api.objects("/apis/events.k8s.io/v1/namespaces/");
     all.into_iter().filter(|event| event["reason"] == reason).collect()
 }
 
 fn writes(api: &FakeApi) -> usize {
-    api.requests(&format!("PUT {SECRETS}"))
+    api.requests("PUT /api/v1/namespaces/")
 }
 
 #[tokio::test(start_paused = true)]
