@@ -18,7 +18,8 @@ pub struct Cli {
 
 #[derive(Debug, Args)]
 pub struct LogArgs {
-    /// Verbosity: 0 to 3 transitions, 4 and 5 also each decision and scrape, 6 everything.
+    /// Verbosity: 0 to 3 transitions (info), 4 and 5 also details of them (debug), 6 also each
+    /// scrape (trace).
     /// `RUST_LOG` wins where it is set.
     #[arg(long, short = 'v', global = true, env = "KEDA_KAITO_SCALER_V", default_value_t = 2)]
     pub v: u8,

@@ -4,7 +4,7 @@ use tokio::{
     sync::{mpsc, watch},
     time::{Instant, sleep_until, timeout_at},
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, info, trace, warn};
 
 use super::{Fetch, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped, pool::seed, urls::PageUrls};
 use crate::{
@@ -254,7 +254,7 @@ impl Health {
                 if self.failing && self.served {
                     info!(%uid, %address, path, "scrapes are answered again");
                 }
-                debug!(%uid, %address, page = scraped.page.as_str(), bytes = scraped.bytes, "scraped");
+                trace!(%uid, %address, page = scraped.page.as_str(), bytes = scraped.bytes, "scraped");
                 self.since = at;
                 self.served |= scraped.sample.engine;
                 self.failing = false;
