@@ -108,10 +108,7 @@ impl FakeApi {
         let mut state = self.0.lock().unwrap();
         state.requests.push(format!("{} {path}", parts.method));
         state.activity.send_replace(());
-        // A cluster would refuse it.
-        if let Some(request) = access::Request::parse(&parts.method, path, query) {
-            assert!(request.is_listed(), "not listed in src/access.rs: {request:?}");
-        }
+        access::assert_listed(&parts.method, path, query);
         if let Some(code) = (state.fault)(&parts.method, path) {
             return failure(code);
         }

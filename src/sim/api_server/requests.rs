@@ -23,6 +23,8 @@ type Outcome = Result<Value, (u16, String)>;
 impl ApiServer {
     pub(super) async fn answer(&self, request: Request<Body>) -> Result<Answer, Infallible> {
         let (parts, body) = request.into_parts();
+        #[cfg(test)]
+        crate::access::assert_listed(&parts.method, parts.uri.path(), parts.uri.query().unwrap_or_default());
         let latency = {
             let mut state = self.state();
             let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());

@@ -20,6 +20,8 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
 
+use crate::access;
+
 /// Nothing that a test waits for takes longer.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
 
@@ -51,6 +53,11 @@ impl FakeApi {
             let sender = sender.clone();
             async move {
                 assert_eq!(request.method(), http::Method::GET, "discovery only reads");
+                access::assert_listed(
+                    request.method(),
+                    request.uri().path(),
+                    request.uri().query().unwrap_or_default(),
+                );
                 let url = Url::parse(&format!("http://api{}", request.uri())).unwrap();
                 let (answer, answered) = oneshot::channel();
                 let query = url.query_pairs().into_owned().collect();
