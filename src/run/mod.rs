@@ -5,7 +5,7 @@ mod notices;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -352,14 +352,23 @@ impl Sockets {
 /// A socket that is bound and does not listen yet.
 fn bind(what: &'static str, address: IpAddr, port: u16) -> Result<TcpSocket, StartError> {
     let address = SocketAddr::new(address, port);
-    let bound = || {
+    let bound = |address: SocketAddr| {
         let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
         // A restart must not wait for the connections of its predecessor to be forgotten.
         socket.set_reuseaddr(true)?;
         socket.bind(address)?;
         Ok(socket)
     };
-    bound().map_err(|source| StartError::Listen { what, address, source })
+    let everywhere = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
+    bound(address)
+        .or_else(|error: io::Error| match error.kind() {
+            // A node may have IPv6 switched off.
+            kind if everywhere && kind != io::ErrorKind::AddrInUse => {
+                bound(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
+            }
+            _ => Err(error),
+        })
+        .map_err(|source| StartError::Listen { what, address, source })
 }
 
 fn listen(what: &'static str, socket: TcpSocket) -> Result<TcpListener, StartError> {
