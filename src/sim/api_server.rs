@@ -36,6 +36,10 @@ struct State {
     requests: Vec<Received>,
     refusals: Vec<Refusal>,
     latency: Duration,
+    /// A call that a cluster would refuse. Who makes it may try again for ever, so the one that
+    /// waits has to be told.
+    #[cfg(test)]
+    unlisted: Option<String>,
 }
 
 /// A kind in one version. All versions of a group share their objects.
@@ -218,10 +222,15 @@ impl ApiServer {
     }
 
     /// Waits until `is_so`; looked at after every change of an object.
+    ///
+    /// # Panics
+    /// In tests, where a call came in that is not listed in `src/access.rs`.
     pub async fn until(&self, is_so: impl Fn(&Self) -> bool) {
         let mut version = self.version.subscribe();
         loop {
             version.borrow_and_update();
+            #[cfg(test)]
+            assert_eq!(self.state().unlisted, None, "not listed in src/access.rs");
             if is_so(self) {
                 return;
             }
