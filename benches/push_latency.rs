@@ -37,6 +37,7 @@ impl Scraper for Nothing {
     fn is_current(&self, _: &ScrapeReport) -> bool {
         true
     }
+    fn tend(&mut self) {}
     fn apply_gateway(&mut self, _: &InferenceSetKey, _: Option<GatewayPlan>) {}
 }
 
@@ -71,7 +72,8 @@ fn push_latency(c: &mut Criterion) {
         let metrics = Metrics::new(targets.clone(), clock);
         let aggregator =
             Aggregator::new(clock, Nothing, targets.clone(), metrics.clone(), GatewaySettings::default());
-        let inbox = Inbox { fleet: fleet_inbox, commands, reports, gateways: gateway_inbox };
+        let (_, questions) = mpsc::channel(1);
+        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, gateways: gateway_inbox };
         tasks.spawn(async move {
             aggregator.run(inbox, CancellationToken::new()).await;
         });

@@ -120,6 +120,10 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
         }
         (None, false) => (Source::Cluster(Box::new(cluster_options(args.cluster)?)), everywhere),
     };
+    let least = Duration::from_millis(10);
+    if args.wake_interval < least {
+        return Err(format!("--wake-interval is {:?}, but must be at least {least:?}", args.wake_interval));
+    }
     Ok(RunOptions {
         source,
         bind_address: args.bind_address.unwrap_or(default_address),

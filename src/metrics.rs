@@ -24,6 +24,8 @@ use crate::{clock::Clock, targets::Targets};
 #[derive(Clone, Debug)]
 pub struct Metrics {
     pub scrapes: Family<ScrapeLabels, Counter>,
+    /// `ok` or `failed`.
+    pub gateway_scrapes: Family<ScrapeLabels, Counter>,
     pub scrape_duration: Histogram,
     pub scraped_bytes: Family<PageLabels, Counter>,
     pub lines_rejected: Counter,
@@ -100,6 +102,7 @@ impl Metrics {
         let duration = || Histogram::new(DURATION_BUCKETS);
         let mut metrics = Self {
             scrapes: Family::default(),
+            gateway_scrapes: Family::default(),
             scrape_duration: Histogram::new([
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0,
             ]),
@@ -128,6 +131,7 @@ impl Metrics {
         let mut registry = Registry::default();
         let own = registry.sub_registry_with_prefix("keda_kaito_scaler");
         own.register("scrapes", "Scrapes of model servers by outcome", self.scrapes.clone());
+        own.register("gateway_scrapes", "Scrapes of gateways by outcome", self.gateway_scrapes.clone());
         own.register_with_unit(
             "scrape_duration",
             "Time from request to the end of the page",
@@ -203,19 +207,21 @@ struct TargetCollector {
 impl Collector for TargetCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
         let mut targets = self.targets.all();
+        let count = ConstGauge::new(i64::try_from(targets.len()).unwrap_or(i64::MAX));
+        count.encode(encoder.encode_descriptor("targets", "Targets in use", None, count.metric_type())?)?;
         // After an edit of a trigger its old target lingers until it expires: the one used
         // last speaks, since a page may not hold a series twice.
         targets.sort_by_key(|target| std::cmp::Reverse(target.last_used()));
+        let all = targets.clone();
         let mut seen = HashSet::new();
         targets.retain(|target| {
-            target.specs.iter().all(|spec| {
-                seen.insert((target.namespace.clone(), target.scaled_object.clone(), spec.name.clone()))
-            })
+            let names: Vec<_> = target.specs.iter().map(|spec| spec.name.clone()).collect();
+            let trigger = &target.trigger;
+            let object = (target.namespace.clone(), target.scaled_object.clone());
+            seen.insert((object, trigger.inference_set.clone(), trigger.rule.aggregation(), names))
         });
         let targets: Vec<_> = targets.into_iter().map(|target| (target.snapshot(), target)).collect();
         let now = self.clock.now();
-        let count = ConstGauge::new(i64::try_from(targets.len()).unwrap_or(i64::MAX));
-        count.encode(encoder.encode_descriptor("targets", "Targets in use", None, count.metric_type())?)?;
 
         macro_rules! each {
             ($name:literal, $help:literal, $unit:expr, |$snapshot:ident, $index:ident| $value:expr) => {{
@@ -229,7 +235,9 @@ impl Collector for TargetCollector {
                         let labels = [
                             ("namespace", &*target.namespace),
                             ("scaledobject", &*target.scaled_object),
+                            ("inferenceset", &*target.trigger.inference_set.name),
                             ("metric", spec.name.as_str()),
+                            ("aggregation", target.trigger.rule.aggregation()),
                         ];
                         ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
                     }
@@ -264,7 +272,7 @@ impl Collector for TargetCollector {
         let mut family = encoder.encode_descriptor("wake_not_honoured", help, None, kind)?;
         // One ScaledObject may have several triggers.
         let mut counts: BTreeMap<_, u64> = BTreeMap::new();
-        for (_, target) in &targets {
+        for target in &all {
             let object = (&*target.namespace, &*target.scaled_object);
             *counts.entry(object).or_default() += target.not_honoured();
         }

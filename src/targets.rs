@@ -8,7 +8,11 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
+        atomic::{
+            AtomicBool, AtomicU64, AtomicUsize,
+            Ordering::{Relaxed, SeqCst},
+            fence,
+        },
     },
     time::Duration,
 };
@@ -192,9 +196,16 @@ impl Targets {
     ) -> Result<Arc<Target>, Refusal> {
         let key = key(namespace, scaled_object, metadata, requested_metric);
         let now = self.clock.now();
-        if let Some(target) = self.map.pin().get(key.as_str()) {
-            target.used(now);
-            return Ok(target.clone());
+        {
+            let map = self.map.pin();
+            if let Some(target) = map.get(key.as_str()) {
+                target.used(now);
+                fence(SeqCst);
+                // It may have expired in this moment: see `expire`.
+                if map.get(key.as_str()).is_some_and(|registered| Arc::ptr_eq(registered, target)) {
+                    return Ok(target.clone());
+                }
+            }
         }
         let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let trigger = Trigger::parse(pairs, requested_metric).map_err(Refusal::Invalid)?;
@@ -230,13 +241,23 @@ impl Targets {
     }
 
     /// Forgets the targets that are no longer in use and gives them back.
+    ///
+    /// A call may find a target just before it is taken out here. It marks the target as used
+    /// and then looks whether it is still registered; here the order is the other way round, so
+    /// at least one of the two sees the other.
     pub fn expire(&self, now: Moment) -> Vec<Arc<Target>> {
         let map = self.map.pin();
         let unused: Vec<_> = map.values().filter(|target| !target.in_use(now)).map(Arc::clone).collect();
-        for target in &unused {
+        let mut expired = Vec::with_capacity(unused.len());
+        for target in unused {
             map.remove(&target.key);
+            fence(SeqCst);
+            let taken_up = target.in_use(now);
+            if !taken_up || map.try_insert(target.key.clone(), target.clone()).is_err() {
+                expired.push(target);
+            }
         }
-        unused
+        expired
     }
 
     /// Every target, in no order.

@@ -6,10 +6,7 @@ use serde::Serialize;
 
 use super::{Aggregator, group::Group};
 use crate::{
-    core::{
-        sample::Reading,
-        trigger::{Aggregation, Rule},
-    },
+    core::{sample::Reading, trigger::Rule},
     targets::Target,
 };
 
@@ -83,7 +80,7 @@ impl<S> Aggregator<S> {
             scaled_object: target.scaled_object.to_string(),
             inference_set: target.trigger.inference_set.to_string(),
             metric: target.specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(","),
-            aggregation: aggregation(&target.trigger.rule),
+            aggregation: target.trigger.rule.aggregation(),
             value: snapshot.values.first().and_then(|value| value.as_ref().ok()).map(|value| value.value),
             active: snapshot.activity.is_active(),
             replicas: snapshot.replicas,
@@ -123,20 +120,6 @@ impl<S> Aggregator<S> {
             }
         };
         group.pods().iter().map(describe).collect()
-    }
-}
-
-fn aggregation(rule: &Rule) -> &'static str {
-    match rule {
-        Rule::Policy(_) => "policy",
-        Rule::Single { aggregation, .. } => match aggregation {
-            Aggregation::Sum => "sum",
-            Aggregation::ServiceAvg => "service-avg",
-            Aggregation::Max => "max",
-            Aggregation::WindowedAvg { .. } => "windowed-avg",
-            Aggregation::Quantile { .. } => "quantile",
-            Aggregation::Gate => "gate",
-        },
     }
 }
 

@@ -67,6 +67,12 @@ impl GatewayState {
         Some(sample.queued.unwrap_or(0.0) + refused)
     }
 
+    /// When the newest sample was read.
+    #[must_use]
+    pub fn newest(&self) -> Option<Moment> {
+        self.latest.map(|(at, _)| at)
+    }
+
     #[must_use]
     pub fn was_tried(&self) -> bool {
         self.tried

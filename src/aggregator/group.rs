@@ -36,6 +36,8 @@ pub trait Scraper: Send + 'static {
     fn remove(&mut self, id: &ScrapeId);
     /// Whether a report comes from scrapes that have not been ended since.
     fn is_current(&self, report: &ScrapeReport) -> bool;
+    /// Starts anew what has ended by itself. Called now and then.
+    fn tend(&mut self);
     /// Starts the scrapes of an InferenceSet's gateway, changes how often, or ends them.
     fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>);
 }
@@ -72,6 +74,8 @@ pub struct Group {
     last_error: Option<Arc<str>>,
     phases: [i64; Phase::ALL.len()],
     evaluated: Option<Moment>,
+    /// When the newest sample was read that the next evaluation takes in.
+    newest: Option<Moment>,
 }
 
 /// What one evaluation of a group changed.
@@ -109,6 +113,7 @@ impl Group {
             last_error: None,
             phases: [0; Phase::ALL.len()],
             evaluated: None,
+            newest: None,
         }
     }
 
@@ -257,6 +262,8 @@ impl Group {
 
     /// Takes in a scrape. False where the endpoint is no longer one of ours.
     pub fn scraped(&mut self, report: ScrapeReport) -> bool {
+        let staleness = self.staleness();
+        self.newest = self.newest.max(Some(report.at));
         let index = self.by_uid.get(&report.id.uid);
         let Some(pod) = index.and_then(|index| self.pods.get_mut(*index)) else {
             return false;
@@ -266,7 +273,10 @@ impl Group {
             return true;
         }
         match report.outcome {
-            Ok(scraped) => pod.sampled(report.at, scraped.page, scraped.sample),
+            Ok(scraped) => {
+                pod.speak_for(staleness);
+                pod.sampled(report.at, scraped.page, scraped.sample);
+            }
             Err(error) => {
                 let error: Arc<str> = error.to_string().into();
                 self.last_error = Some(error.clone());
@@ -291,6 +301,7 @@ impl Group {
     /// `heard`: when discovery was last heard from, `None` before its first word.
     pub fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateway: &GatewayState) -> Evaluation {
         self.evaluated = Some(now);
+        let newest = self.newest.take().max(gateway.newest());
         let mut evaluation = Evaluation::default();
         self.count_phases(now, &mut evaluation);
         let Some((set, heard)) = self.set.as_ref().zip(heard) else {
@@ -325,7 +336,7 @@ impl Group {
             }
             evaluation.again_at =
                 [evaluation.again_at, again_at, member.unhonoured_at()].into_iter().flatten().min();
-            member.publish(snapshot);
+            member.publish(snapshot, newest);
             if tried {
                 member.target.complete_first_round();
             }
@@ -352,14 +363,14 @@ impl Group {
 }
 
 impl Member {
-    fn publish(&self, snapshot: Snapshot) {
+    fn publish(&self, snapshot: Snapshot, newest: Option<Moment>) {
         let push = PushState {
             active: snapshot.activity.is_active(),
             edge: self.activation.edges(),
             replicas: snapshot.replicas.unwrap_or(0),
             unanswered: self.unanswered.is_some(),
             settled: snapshot.census.known > 0 && snapshot.census.in_flight == 0,
-            sampled: Some(snapshot.at),
+            sampled: newest,
         };
         self.target.publish(Arc::new(snapshot), push);
     }

@@ -9,7 +9,11 @@ mod group;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_stream::StreamExt;
@@ -36,25 +40,28 @@ use crate::{
         pod::Phase,
         time::Moment,
     },
-    metrics::{Metrics, PhaseLabels},
+    metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
     scrape::{GatewayPlan, GatewayReport, ScrapeReport},
     targets::{Target, Targets},
 };
 
-/// What others ask of the aggregator.
+/// What the serving side tells the aggregator.
 #[derive(Debug)]
 pub enum Command {
     /// A target that somebody asked for.
     Register(Arc<Target>),
-    /// Everything there is to know, for people.
-    Describe(oneshot::Sender<Vec<DescribedTarget>>),
 }
+
+/// Everything there is to know, for people. Takes time in proportion to targets and endpoints.
+#[derive(Debug)]
+pub struct Question(pub oneshot::Sender<Vec<DescribedTarget>>);
 
 /// Where the aggregator hears from.
 #[derive(Debug)]
 pub struct Inbox {
     pub fleet: mpsc::Receiver<FleetEvent>,
     pub commands: mpsc::UnboundedReceiver<Command>,
+    pub questions: mpsc::Receiver<Question>,
     pub reports: mpsc::Receiver<ScrapeReport>,
     pub gateways: mpsc::Receiver<GatewayReport>,
 }
@@ -81,6 +88,8 @@ impl Default for GatewaySettings {
 
 /// How often targets that nobody asks for any more are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
+/// The farthest that a timer is set.
+const FARTHEST: Duration = Duration::from_secs(86_400);
 /// How many scrape reports are folded before the groups they touch are evaluated.
 const BATCH: usize = 256;
 
@@ -96,9 +105,11 @@ pub struct Aggregator<S> {
     /// When discovery was last heard from; `None` before its first word.
     heard: Option<Moment>,
     groups: HashMap<GroupKey, Group>,
+    /// The groups of each InferenceSet: mostly one.
+    by_set: HashMap<InferenceSetKey, Vec<GroupKey>>,
     gateways: HashMap<InferenceSetKey, GatewayState>,
     /// Groups to evaluate before the next wait.
-    dirty: Vec<GroupKey>,
+    dirty: HashSet<GroupKey>,
     timers: HashMap<GroupKey, (Moment, delay_queue::Key)>,
     timer_queue: DelayQueue<GroupKey>,
 }
@@ -121,8 +132,9 @@ impl<S: Scraper> Aggregator<S> {
             fleet: HashMap::new(),
             heard: None,
             groups: HashMap::new(),
+            by_set: HashMap::new(),
             gateways: HashMap::new(),
-            dirty: Vec::new(),
+            dirty: HashSet::new(),
             timers: HashMap::new(),
             timer_queue: DelayQueue::new(),
         }
@@ -136,12 +148,16 @@ impl<S: Scraper> Aggregator<S> {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return self.scraper,
-                Some(command) = inbox.commands.recv() => self.command(command),
+                Some(Command::Register(target)) = inbox.commands.recv() => self.register(target),
                 Some(event) = inbox.fleet.recv() => self.discovered(event),
                 Some(expired) = self.timer_queue.next() => {
                     let key = expired.into_inner();
                     self.timers.remove(&key);
                     self.touch(&key);
+                }
+                _ = sweep.tick() => {
+                    self.scraper.tend();
+                    self.expire();
                 }
                 Some(report) = inbox.gateways.recv() => self.gateway_scraped(report),
                 count = inbox.reports.recv_many(&mut reports, BATCH), if !inbox.reports.is_closed() => {
@@ -151,17 +167,13 @@ impl<S: Scraper> Aggregator<S> {
                         }
                     }
                 }
-                _ = sweep.tick() => self.expire(),
+                // Last: people can wait, and must not keep the rest from its work.
+                Some(Question(answer)) = inbox.questions.recv() => {
+                    // The asker may have gone away.
+                    drop(answer.send(self.describe()));
+                }
             }
             self.evaluate_dirty();
-        }
-    }
-
-    fn command(&mut self, command: Command) {
-        match command {
-            Command::Register(target) => self.register(target),
-            // The asker may have gone away.
-            Command::Describe(answer) => drop(answer.send(self.describe())),
         }
     }
 
@@ -172,7 +184,9 @@ impl<S: Scraper> Aggregator<S> {
             page: Arc::new(target.trigger.page.clone()),
         };
         let set = self.fleet.get(&key.set);
+        let by_set = &mut self.by_set;
         let group = self.groups.entry(key.clone()).or_insert_with(|| {
+            by_set.entry(key.set.clone()).or_default().push(key.clone());
             let mut group = Group::new(key.clone());
             group.observe(set, now, &mut self.scraper);
             group
@@ -205,7 +219,7 @@ impl<S: Scraper> Aggregator<S> {
             }
             FleetEvent::Reset(sets) => {
                 self.fleet = sets.into_iter().map(|set| (set.key.clone(), set)).collect();
-                let keys: Vec<_> = self.groups.keys().map(|key| key.set.clone()).collect();
+                let keys: Vec<_> = self.by_set.keys().cloned().collect();
                 for key in keys {
                     self.changed(&key, now);
                 }
@@ -216,10 +230,10 @@ impl<S: Scraper> Aggregator<S> {
 
     fn changed(&mut self, set: &InferenceSetKey, now: Moment) {
         let observed = self.fleet.get(set);
-        for (key, group) in self.groups.iter_mut().filter(|(key, _)| key.set == *set) {
-            group.observe(observed, now, &mut self.scraper);
-            if !self.dirty.contains(key) {
-                self.dirty.push(key.clone());
+        for key in self.by_set.get(set).into_iter().flatten() {
+            if let Some(group) = self.groups.get_mut(key) {
+                group.observe(observed, now, &mut self.scraper);
+                self.dirty.insert(key.clone());
             }
         }
         self.watch_gateway(set);
@@ -228,7 +242,7 @@ impl<S: Scraper> Aggregator<S> {
     /// Scrapes the gateway of an InferenceSet that has targets: often while it has no
     /// replica, seldom else.
     fn watch_gateway(&mut self, set: &InferenceSetKey) {
-        let in_use = self.groups.keys().any(|key| key.set == *set);
+        let in_use = self.by_set.contains_key(set);
         let observed = self.fleet.get(set).filter(|_| in_use);
         let plan = observed.and_then(|observed| {
             let settings = self.gateway_settings;
@@ -262,7 +276,6 @@ impl<S: Scraper> Aggregator<S> {
     }
 
     fn count(&self, report: &ScrapeReport) {
-        use crate::metrics::{PageLabels, ScrapeLabels};
         if let Ok(scraped) = &report.outcome {
             let page = PageLabels { page: scraped.page.as_str() };
             self.metrics.scraped_bytes.get_or_create(&page).inc_by(scraped.bytes as u64);
@@ -275,12 +288,10 @@ impl<S: Scraper> Aggregator<S> {
 
     fn gateway_scraped(&mut self, report: GatewayReport) {
         let Some(gateway) = self.gateways.get_mut(&report.set) else { return };
-        let outcome = report.outcome.map_err(|error| Arc::from(error.to_string()));
-        gateway.sampled(report.at, outcome);
-        let keys: Vec<_> = self.groups.keys().filter(|key| key.set == report.set).cloned().collect();
-        for key in keys {
-            self.touch(&key);
-        }
+        let outcome = if report.outcome.is_ok() { "ok" } else { "failed" };
+        self.metrics.gateway_scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
+        gateway.sampled(report.at, report.outcome.map_err(|error| Arc::from(error.to_string())));
+        self.dirty.extend(self.by_set.get(&report.set).into_iter().flatten().cloned());
     }
 
     fn expire(&mut self) {
@@ -295,6 +306,12 @@ impl<S: Scraper> Aggregator<S> {
                 let phases = group.forget_phases();
                 self.count_phases(phases);
                 self.groups.remove(&key);
+                if let Some(keys) = self.by_set.get_mut(&key.set) {
+                    keys.retain(|other| *other != key);
+                    if keys.is_empty() {
+                        self.by_set.remove(&key.set);
+                    }
+                }
                 if let Some((_, timer)) = self.timers.remove(&key) {
                     self.timer_queue.remove(&timer);
                 }
@@ -306,7 +323,7 @@ impl<S: Scraper> Aggregator<S> {
     /// Marks a group for evaluation.
     fn touch(&mut self, key: &GroupKey) {
         if !self.dirty.contains(key) {
-            self.dirty.push(key.clone());
+            self.dirty.insert(key.clone());
         }
     }
 
@@ -338,6 +355,9 @@ impl<S: Scraper> Aggregator<S> {
     /// into the future, so a timer that goes off early and is set anew costs less than one
     /// that is moved with each sample.
     fn evaluate_at(&mut self, key: GroupKey, at: Moment) {
+        // A date from a wrong clock can lie years ahead, which a timer can't. Waking early
+        // costs one evaluation.
+        let at = at.min(self.clock.now() + FARTHEST);
         let instant = self.clock.instant(at);
         match self.timers.get_mut(&key) {
             Some((set_for, _)) if *set_for <= at => {}

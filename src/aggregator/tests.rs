@@ -40,6 +40,8 @@ impl Scraper for Asked {
         self.pods.lock().unwrap().contains_key(&report.id)
     }
 
+    fn tend(&mut self) {}
+
     fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
         let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
         match plan {
@@ -54,7 +56,7 @@ struct Rig {
     clock: Clock,
     targets: Targets,
     asked: Asked,
-    commands: mpsc::UnboundedSender<Command>,
+    questions: mpsc::Sender<Question>,
     fleet: mpsc::Sender<FleetEvent>,
     reports: mpsc::Sender<ScrapeReport>,
     gateways: mpsc::Sender<GatewayReport>,
@@ -66,23 +68,25 @@ impl Rig {
     fn start() -> Self {
         let clock = Clock::start();
         let (commands, command_inbox) = mpsc::unbounded_channel();
+        let (questions, question_inbox) = mpsc::channel(1);
         let (fleet, fleet_inbox) = mpsc::channel(16);
         let (reports, report_inbox) = mpsc::channel(16);
         let (gateways, gateway_inbox) = mpsc::channel(16);
-        let targets = Targets::new(commands.clone(), clock, Tenancy::OwnNamespace);
+        let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let asked = Asked::default();
         let settings = GatewaySettings::default();
         let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics, settings);
         let inbox = Inbox {
             commands: command_inbox,
+            questions: question_inbox,
             fleet: fleet_inbox,
             reports: report_inbox,
             gateways: gateway_inbox,
         };
         let cancel = CancellationToken::new();
         let running = tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
-        Self { clock, targets, asked, commands, fleet, reports, gateways, cancel, running }
+        Self { clock, targets, asked, questions, fleet, reports, gateways, cancel, running }
     }
 
     fn target(&self, extra: &[(&str, &str)]) -> Arc<Target> {
@@ -122,7 +126,7 @@ impl Rig {
     async fn settle(&self) -> Vec<DescribedTarget> {
         loop {
             let (answer, described) = oneshot::channel();
-            self.commands.send(Command::Describe(answer)).unwrap();
+            self.questions.send(Question(answer)).await.unwrap();
             let described = described.await.unwrap();
             let sent = self.reports.capacity() + self.fleet.capacity() + self.gateways.capacity();
             if sent == 3 * 16 {
@@ -425,5 +429,58 @@ async fn the_description_names_what_is_wrong() {
     assert_eq!(phases, ["Serving", "Loading"]);
     assert_eq!(target["endpoints"][0]["page"], "filtered");
     assert_eq!(target["endpoints"][1]["lastError"], "answered with status 503");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_faster_trigger_does_not_make_old_samples_unknown() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let slow = rig.target(&[("scrapeInterval", "60s")]);
+    rig.settle().await;
+    rig.report("a", Ok(3.0)).await;
+    tokio::time::advance(Duration::from_secs(40)).await;
+    let fast = rig.target(&[("scrapeInterval", "1s"), ("threshold", "5")]);
+    rig.settle().await;
+    assert_eq!((value(&slow), value(&fast)), (Ok(3.0), Ok(3.0)), "read when three minutes were fresh");
+    // From the next sample on, the faster one's limit holds.
+    rig.report("a", Ok(4.0)).await;
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    rig.settle().await;
+    assert!(value(&slow).unwrap_err().contains("none of 1 replicas"));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_date_from_a_wrong_clock_ends_nothing() {
+    let rig = Rig::start();
+    let mut set = rig.set(1, &[("a", Readiness::NotReady)]);
+    set.endpoints[0].since = rig.clock.now() + Duration::from_secs(80 * 365 * 86_400);
+    rig.fleet.send(FleetEvent::Applied(set)).await.unwrap();
+    let target = rig.target(&[]);
+    rig.settle().await;
+    assert_eq!(value(&target), Ok(10.0), "on its way, for a long time to come");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wake_up_in_blind_time_is_not_taken_back() {
+    let rig = Rig::start();
+    let gateway = Gateway { address: "127.0.9.1:9090".parse().unwrap(), pool: "demo-inferencepool".into() };
+    let asleep = InferenceSet { gateway: Some(gateway), ..rig.set(0, &[]) };
+    rig.fleet.send(FleetEvent::Applied(asleep)).await.unwrap();
+    let target = rig.target(&[]);
+    rig.settle().await;
+    rig.gateway_says(0.0).await;
+    // Nobody asked, and the watch is silent: still a known zero.
+    tokio::time::sleep(Duration::from_secs(100)).await;
+    rig.gateway_says(0.0).await;
+    assert_eq!((value(&target), target.snapshot().activity), (Ok(0.0), Activity::Inactive));
+    // Somebody asks, so KEDA may have made replicas that we do not see: no zero, no false.
+    rig.gateway_says(2.0).await;
+    assert_eq!(target.snapshot().activity, Activity::Active(Cause::Demand));
+    rig.gateway_says(0.0).await;
+    assert_eq!(target.snapshot().activity, Activity::Unknown);
+    assert!(value(&target).unwrap_err().contains("silent"));
     rig.stop().await;
 }

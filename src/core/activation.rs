@@ -59,6 +59,7 @@ pub struct Activation {
     /// Until when a target stays active without new demand; `None` while it is idle.
     held_until: Option<Moment>,
     edges: u64,
+    last_demand: Option<Moment>,
 }
 
 impl Activation {
@@ -66,7 +67,7 @@ impl Activation {
     /// hold time has shown no demand. A restart of ours must not send anything to zero.
     #[must_use]
     pub fn new(rule: ActivationRule, now: Moment) -> Self {
-        Self { rule, held_until: Some(now + rule.hold), edges: 0 }
+        Self { rule, held_until: Some(now + rule.hold), edges: 0, last_demand: None }
     }
 
     /// How many times demand rose above the threshold while the target was not active
@@ -83,6 +84,7 @@ impl Activation {
                 self.edges += 1;
             }
             self.held_until = Some(now + self.rule.hold);
+            self.last_demand = Some(now);
             return Activity::Active(Cause::Demand);
         }
         // With no replica there is nothing to be unknown: whatever can be known is known.
@@ -108,6 +110,12 @@ impl Activation {
                 Activity::Inactive
             }
         }
+    }
+
+    /// When demand was last above the threshold.
+    #[must_use]
+    pub fn last_demand(&self) -> Option<Moment> {
+        self.last_demand
     }
 
     /// When the answer changes by time alone, if it does.

@@ -3,7 +3,7 @@
 use std::{sync::Arc, time::Duration};
 
 use super::{
-    activation::{Activation, Demand},
+    activation::{Activation, Activity, Demand},
     aggregate::{Census, View, filled_total, histogram_quantile, merge},
     fleet::InferenceSet,
     names::MetricName,
@@ -46,12 +46,18 @@ pub fn evaluate(
 ) -> Snapshot {
     let population = Population::count(trigger, observed, now);
     let demand = population.demand(observed);
-    let activity = activation.step(now, &demand);
+    let mut activity = activation.step(now, &demand);
     let mut values = values(trigger, &population, observed, &demand);
     let silence = now.saturating_since(observed.heard);
-    // At zero replicas nothing may fail, and nothing can be scaled down by mistake.
-    if silence >= WATCH_SILENCE && observed.set.replicas > 0 {
+    // At zero replicas nothing may fail, and there is nothing to scale down by mistake. But
+    // where demand was pushed since the watch was last heard, there may be replicas by now.
+    let asleep = observed.set.replicas == 0;
+    let woken_unseen = asleep && activation.last_demand().is_some_and(|at| at >= observed.heard);
+    if silence >= WATCH_SILENCE && (!asleep || (woken_unseen && !activity.is_active())) {
         values.fill(Err(Unavailable::WatchSilent(silence)));
+        if asleep {
+            activity = Activity::Unknown;
+        }
     }
     Snapshot {
         at: now,
@@ -75,7 +81,7 @@ pub fn next_change(
 ) -> Option<Moment> {
     let deadline = trigger.in_flight_deadline;
     let pods = observed.pods.iter().filter_map(|pod| match pod.phase(now, observed.staleness) {
-        Phase::Serving | Phase::Sleeping => pod.latest().map(|(at, _)| at + observed.staleness),
+        Phase::Serving | Phase::Sleeping => pod.speaks_until(observed.staleness),
         Phase::Pending | Phase::Loading => Some(pod.endpoint.since + deadline),
         Phase::Draining | Phase::Stale => None,
     });
@@ -293,6 +299,15 @@ impl Metrics<'_> {
             return Ok(Value { value: cap, basis: Basis::Capped { known } });
         }
         Ok(Value { value, basis: Basis::Total { known } })
+    }
+
+    /// A mean as a total over the replicas, those that are unknown or on their way filled in.
+    pub(super) fn as_total(&self, mean: Value, target: f64) -> Value {
+        let census = self.census();
+        let total = filled_total(mean.value * f64::from(census.known), target, census);
+        let cap = target * f64::from(census.replicas);
+        let capped = self.hold_in_flight && census.in_flight > 0;
+        Value { value: if capped { total.min(cap) } else { total }, basis: mean.basis }
     }
 
     /// The mean of a gauge over the replicas that serve.

@@ -67,6 +67,9 @@ pub struct Pod {
     pub endpoint: Endpoint,
     /// The newest good sample (one with families of an engine) and when it was read.
     latest: Option<(Moment, PodSample)>,
+    /// For how long `latest` speaks, by the interval at which it was read: a shorter one that
+    /// somebody asks for later does not make it old.
+    speaks_for: Duration,
     /// Seconds until KAITO has the model, from a page without an engine.
     download_remaining: Option<f64>,
     rejections: Window,
@@ -84,6 +87,7 @@ impl Pod {
         Self {
             endpoint,
             latest: None,
+            speaks_for: Duration::ZERO,
             download_remaining: None,
             rejections: Window::new(REJECTION_SPAN),
             windows: Vec::new(),
@@ -101,6 +105,18 @@ impl Pod {
                 self.windows.push((key.clone(), Window::new(key.span)));
             }
         }
+    }
+
+    /// Says for how long the samples speak that are taken in from now on, at least.
+    pub fn speak_for(&mut self, staleness: Duration) {
+        self.speaks_for = staleness;
+    }
+
+    /// Until when the newest sample speaks, where they speak for `staleness` by now.
+    #[must_use]
+    pub fn speaks_until(&self, staleness: Duration) -> Option<Moment> {
+        let (at, _) = self.latest.as_ref()?;
+        Some(*at + self.speaks_for.max(staleness))
     }
 
     /// Takes in what a scrape of `page` read at `at`.
@@ -138,12 +154,8 @@ impl Pod {
             return Phase::Pending;
         }
         match &self.latest {
-            Some((at, sample)) if now.saturating_since(*at) < staleness => {
-                if sample.awake == Some(false) {
-                    Phase::Sleeping
-                } else {
-                    Phase::Serving
-                }
+            Some((_, sample)) if self.speaks_until(staleness).is_some_and(|until| now < until) => {
+                if sample.awake == Some(false) { Phase::Sleeping } else { Phase::Serving }
             }
             None if self.endpoint.readiness == Readiness::NotReady => Phase::Loading,
             _ => Phase::Stale,

@@ -83,8 +83,9 @@ fn reading(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, Unavai
 }
 
 /// MAX: the metric itself against its up threshold, as a total; the HPA takes the largest.
-/// What adds up over replicas is sent as the filled total, and a ratio or a mean as if every
-/// replica stood where the mean stands.
+/// What adds up over replicas is sent as the filled total. A ratio or a mean is sent as if each
+/// replica that serves stood where the mean stands, filled in the same way: times all replicas
+/// it would grow geometrically while those that were just asked for load.
 fn proportional(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, Unavailable> {
     if let Some(value) = metrics.without_reading(metric.up_threshold) {
         return Ok(value);
@@ -93,7 +94,7 @@ fn proportional(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, U
         return metrics.total(&metric.name, metric.up_threshold);
     }
     let mean = reading(metric, metrics)?;
-    Ok(Value { value: mean.value * f64::from(metrics.census().replicas), basis: mean.basis })
+    Ok(metrics.as_total(mean, metric.up_threshold))
 }
 
 #[cfg(test)]

@@ -119,6 +119,24 @@ pub enum Rule {
     Policy(Policy),
 }
 
+impl Rule {
+    /// The word that stands under the key `aggregation`.
+    #[must_use]
+    pub fn aggregation(&self) -> &'static str {
+        match self {
+            Self::Policy(_) => "policy",
+            Self::Single { aggregation, .. } => match aggregation {
+                Aggregation::Sum => "sum",
+                Aggregation::ServiceAvg => "service-avg",
+                Aggregation::Max => "max",
+                Aggregation::WindowedAvg { .. } => "windowed-avg",
+                Aggregation::Quantile { .. } => "quantile",
+                Aggregation::Gate => "gate",
+            },
+        }
+    }
+}
+
 /// Key `aggregation`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Aggregation {

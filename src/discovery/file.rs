@@ -3,6 +3,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    ffi::OsStr,
     fs, io,
     net::SocketAddr,
     path::{Path, PathBuf},
@@ -179,17 +180,14 @@ pub async fn watch(
     drop(events.send(FleetEvent::Reset(before.clone())).await);
     Ok(async move {
         let mut changes = changes;
+        let mut alive = tokio::time::interval_at(tokio::time::Instant::now() + ALIVE, ALIVE);
         let mut broken = false;
         loop {
             tokio::select! {
                 () = cancel.cancelled() => return,
                 changed = changes.next() => if !changed { return },
-                () = tokio::time::sleep(ALIVE) => {
-                    if events.send(FleetEvent::Alive).await.is_err() {
-                        return;
-                    }
-                    continue;
-                }
+                // Read again as well: a directory that was itself replaced tells of no change.
+                _ = alive.tick() => if events.send(FleetEvent::Alive).await.is_err() { return },
             }
             match file.read() {
                 Ok(sets) => {
@@ -231,9 +229,15 @@ impl Changes {
         let failed = |source| FileError::Watch { path: path.to_owned(), source };
         // One place: further changes while one is being read are one more reading.
         let (notice, notices) = mpsc::channel(1);
+        let name = path.file_name().map(OsStr::to_owned);
+        // Others may keep files in the same directory. A mounted `ConfigMap` changes its link.
+        let is_ours = move |path: &PathBuf| {
+            let changed = path.file_name();
+            changed == name.as_deref() || changed == Some(OsStr::new("..data"))
+        };
         let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
             // Our own reading is an access, and no change.
-            if event.is_ok_and(|event| !event.kind.is_access()) {
+            if event.is_ok_and(|event| !event.kind.is_access() && event.paths.iter().any(&is_ours)) {
                 // Full: a reading is to come anyway. Closed: nobody follows any more.
                 let _ = notice.try_send(());
             }

@@ -195,7 +195,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let (commands, command_inbox) = mpsc::unbounded_channel();
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
-    let targets = Targets::new(commands.clone(), clock, tenancy);
+    let targets = Targets::new(commands, clock, tenancy);
     let cluster = cluster.map(|(client, options)| cluster::begin(client, options, fleet_events, &life));
     let mut collectors: Vec<_> = cluster.as_ref().map(Cluster::collector).into_iter().collect();
     collectors.push(Box::new(GateCollector(life.gates.readiness())));
@@ -209,16 +209,25 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), options.gateway);
-    let inbox = Inbox { fleet, commands: command_inbox, reports, gateways };
-    let aggregator = tasks.spawn(aggregator.run(inbox, aggregator_cancel.clone()));
+    let (questions, question_inbox) = mpsc::channel(1);
+    let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, gateways };
+    let broken = CancellationToken::new();
+    let aggregator = tasks.spawn({
+        let (cancel, guard) = (aggregator_cancel.clone(), broken.clone().drop_guard());
+        async move {
+            let scrapers = aggregator.run(inbox, cancel).await;
+            // Reached only where it was told to end: a panic drops the guard armed.
+            guard.disarm();
+            scrapers
+        }
+    });
     if let Some(discovery) = file_discovery {
-        tasks.spawn(discovery);
+        tasks.spawn(supervised(discovery, broken.clone()));
     }
 
     let drain = CancellationToken::new();
     let scaler = Scaler::new(targets, clock, metrics.clone(), options.first_round, drain.clone());
     let service = tonic::service::Routes::new(ExternalScalerServer::new(scaler)).add_service(reflection);
-    let broken = CancellationToken::new();
     let opening = Opening {
         socket: sockets.grpc,
         service: service.prepare(),
@@ -240,7 +249,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         tasks.spawn(std::future::ready(opened))
     };
     let health_serving = serve_health(sockets.health, &life);
-    let admin = Admin { metrics, readiness: life.gates.readiness(), commands };
+    let admin = Admin { metrics, readiness: life.gates.readiness(), questions };
     serve_pages(sockets.metrics, admin, &life);
     let Addresses { grpc, metrics, health } = addresses;
     info!(%grpc, %metrics, %health, "started");
@@ -255,6 +264,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         aggregator,
         aggregator_cancel,
     })
+}
+
+/// Runs `part`; where it panics, `broken` is cancelled.
+async fn supervised(part: impl Future<Output = ()>, broken: CancellationToken) {
+    let guard = broken.drop_guard();
+    part.await;
+    guard.disarm();
 }
 
 /// gRPC health, which follows readiness.
@@ -428,7 +444,11 @@ impl Running {
         self.life.cancel.cancel();
         self.health_serving.stop(GRACE).await;
         self.life.tasks.close();
-        self.life.tasks.wait().await;
-        info!("stopped");
+        // A client that reads a page slowly must not keep the process.
+        if tokio::time::timeout(GRACE, self.life.tasks.wait()).await.is_err() {
+            info!(tasks = self.life.tasks.len(), "stopped before every task had ended");
+        } else {
+            info!("stopped");
+        }
     }
 }

@@ -8,7 +8,7 @@ use tokio::{
     task::{AbortHandle, JoinSet},
     time::{MissedTickBehavior, interval, timeout},
 };
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use super::{Fetch, PageClient, ScrapeError};
 use crate::{
@@ -58,34 +58,59 @@ impl<F: Fetch> GatewayPool<F> {
 
     /// Starts to scrape the gateway of `set`, follows another plan, or ends, with `None`.
     pub fn apply(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
-        while self.tasks.try_join_next().is_some() {}
         let Some(plan) = plan else {
             if let Some((_, task)) = self.running.remove(set) {
                 task.abort();
             }
             return;
         };
-        match self.running.get(set).filter(|(_, task)| !task.is_finished()) {
+        match self.running.get(set) {
             Some((current, _)) => {
                 current.send_if_modified(|current| {
                     let news = *current != plan;
                     *current = plan;
                     news
                 });
+                self.restart_broken();
             }
             None => {
-                let (sender, plans) = watch::channel(plan);
-                let scraper = Scraper {
-                    set: set.clone(),
-                    fetch: self.fetch.clone(),
-                    clock: self.clock,
-                    body: Vec::new(),
-                    answered: None,
-                };
-                let task = self.tasks.spawn(scraper.run(plans, self.reports.clone()));
+                let sender = watch::Sender::new(plan);
+                let task = self.start(set, sender.subscribe());
                 self.running.insert(set.clone(), (sender, task));
             }
         }
+    }
+
+    /// Starts anew the tasks that have ended by themselves: a bug, which must not cost a
+    /// sleeping model its wake-up.
+    pub fn restart_broken(&mut self) {
+        let mut broken = false;
+        while let Some(ended) = self.tasks.try_join_next() {
+            broken |= ended.is_err_and(|error| error.is_panic());
+        }
+        if !broken {
+            return;
+        }
+        let ended = self.running.iter().filter(|(_, (_, task))| task.is_finished());
+        let ended: Vec<_> = ended.map(|(set, (plan, _))| (set.clone(), plan.subscribe())).collect();
+        for (set, plans) in ended {
+            error!(%set, "the gateway's scrape task panicked and is started anew");
+            let task = self.start(&set, plans);
+            if let Some((_, running)) = self.running.get_mut(&set) {
+                *running = task;
+            }
+        }
+    }
+
+    fn start(&mut self, set: &InferenceSetKey, plans: watch::Receiver<GatewayPlan>) -> AbortHandle {
+        let scraper = Scraper {
+            set: set.clone(),
+            fetch: self.fetch.clone(),
+            clock: self.clock,
+            body: Vec::new(),
+            answered: None,
+        };
+        self.tasks.spawn(scraper.run(plans, self.reports.clone()))
     }
 
     /// Ends all tasks and waits until none is left.

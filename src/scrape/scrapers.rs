@@ -23,6 +23,11 @@ impl<F: Fetch> Scraper for Scrapers<F> {
         self.pods.is_current(report)
     }
 
+    fn tend(&mut self) {
+        self.pods.restart_broken();
+        self.gateways.restart_broken();
+    }
+
     fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
         self.gateways.apply(set, plan);
     }

@@ -10,14 +10,14 @@ use axum::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{aggregator::Command, metrics::Metrics, readiness::Readiness};
+use crate::{aggregator::Question, metrics::Metrics, readiness::Readiness};
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub metrics: Metrics,
     pub readiness: Readiness,
-    pub commands: mpsc::UnboundedSender<Command>,
+    pub questions: mpsc::Sender<Question>,
 }
 
 impl Admin {
@@ -51,7 +51,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn targets(State(admin): State<Admin>) -> Response {
     let (answer, described) = oneshot::channel();
-    if admin.commands.send(Command::Describe(answer)).is_ok()
+    if admin.questions.send(Question(answer)).await.is_ok()
         && let Ok(described) = described.await
     {
         return Json(described).into_response();

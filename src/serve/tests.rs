@@ -102,7 +102,8 @@ impl Rig {
         };
         let settings = GatewaySettings::default();
         let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), settings);
-        let inbox = Inbox { fleet: fleet_inbox, commands, reports, gateways };
+        let (_, questions) = mpsc::channel(1);
+        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, gateways };
         let mut tasks = JoinSet::new();
         let cancel = CancellationToken::new();
         tasks.spawn(async move {
@@ -424,7 +425,7 @@ async fn rpcs_are_counted_under_the_names_that_dashboards_read() {
         format!("grpc_server_handled_total{{grpc_type=\"unary\",{method},grpc_code=\"OK\"}} 1"),
         format!("grpc_server_handled_total{{grpc_type=\"unary\",{method},grpc_code=\"InvalidArgument\"}} 1"),
         format!("grpc_server_handling_seconds_count{{grpc_type=\"unary\",{method}}} 2"),
-        "keda_kaito_scaler_target_value{namespace=\"team-a\",scaledobject=\"demo\",metric=\"vllm:num_requests_waiting\"} 6".into(),
+        "keda_kaito_scaler_target_value{namespace=\"team-a\",scaledobject=\"demo\",inferenceset=\"demo\",metric=\"vllm:num_requests_waiting\",aggregation=\"sum\"} 6".into(),
         "keda_kaito_scaler_endpoints{phase=\"Serving\"} 1".into(),
         "keda_kaito_scaler_scrapes_total{outcome=\"ok\"} 1".into(),
     ] {

@@ -410,10 +410,10 @@ fn a_policy_moves_by_what_all_its_metrics_say() {
     let two = set(2);
     let pods = [both(20.0, 60.0), pod(1, Is::Loading(60))];
     assert_eq!(value(&decide(&combined("AND"), &observed(&two, &pods))), Ok(2.0));
-    // MAX sends the mean as if every replica stood there, and the total filled in.
+    // MAX sends both as totals, the one on its way filled in: hold at two.
     let values = decide(&combined("MAX"), &observed(&two, &pods)).values;
     let values: Vec<_> = values.into_iter().map(|value| value.unwrap().value).collect();
-    assert_eq!(values, [20.0, 120.0]);
+    assert_eq!(values, [20.0, 60.0]);
 }
 
 #[test]
