@@ -52,9 +52,14 @@ pub async fn connect(access: &ClusterAccess) -> Result<Client, ConnectError> {
     // kube would try again up to 15 times in silence, for minutes; who calls knows better when
     // to try again, and says that it does.
     config.default_retry = false;
+    // Longer than a watch is silent between its bookmarks; without it a connection that went
+    // dead would be waited for until the kernel gives up.
+    config.read_timeout = Some(READ_TIMEOUT);
     let builder = ClientBuilder::try_from(config).map_err(|source| ConnectError::Client { source })?;
     Ok(builder.with_layer(&access.rate).build())
 }
+
+const READ_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How many requests a client may make: at most `burst` at once, and `per_second` on average.
 #[derive(Clone, Copy, Debug, PartialEq)]

@@ -65,6 +65,8 @@ pub(super) struct Cluster {
     authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
     gateways_found: watch::Receiver<Arc<BTreeSet<InferenceSetKey>>>,
+    /// What has to be there before anything is served.
+    gates: Option<(Gate, Gate)>,
 }
 
 /// Starts discovery, election, certificates and authentication. `Life::writers` gives up the lead,
@@ -143,43 +145,44 @@ pub(super) fn begin(
             writers.run_until_cancelled(notices.of_trespasses(leads, &service)).await;
         });
     }
-    Cluster { client, options, leads, standing, authentication, presented, gateways_found }
+    let certificates = gates.gate("certificates", "not read yet");
+    let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
+    let gates = Some((certificates, keda));
+    Cluster { client, options, leads, standing, authentication, presented, gateways_found, gates }
 }
 
 impl Cluster {
     /// Waits until there are certificates to serve with and KEDA can find its own, and gives
-    /// the configuration to serve with. What is waited for shows in `gate`.
+    /// the configuration to serve with. What is waited for shows in the gates.
     ///
     /// KEDA dials in plaintext where the authentication object or its Secrets are missing, and
     /// does not recover by itself: so nothing is served, and nothing provisioned, before.
-    pub(super) async fn certified(&self, gate: &Gate) -> Option<Arc<ArcSwap<ServerConfig>>> {
-        let (mut standing, mut authentication) = (self.standing.clone(), self.authentication.clone());
-        loop {
-            let config = {
-                let standing = standing.borrow_and_update();
-                let authentication = *authentication.borrow_and_update();
-                match &standing.config {
-                    Some(config) if authentication == Authentication::Live => Some(config.clone()),
-                    Some(_) => {
-                        gate.waits_for(format!("the ClusterTriggerAuthentication: {authentication}"));
-                        None
-                    }
-                    None => {
-                        let missing = standing.missing.as_deref();
-                        gate.waits_for(missing.unwrap_or("the certificates have not been read yet"));
-                        None
-                    }
-                }
+    pub(super) async fn certified(&mut self) -> Option<Arc<ArcSwap<ServerConfig>>> {
+        let (certificates, keda) = self.gates.take()?;
+        let config = loop {
+            let seen = {
+                let standing = self.standing.borrow_and_update();
+                let missing = standing.missing.as_deref();
+                standing.config.clone().ok_or_else(|| missing.unwrap_or("not read yet").to_owned())
             };
-            if let Some(config) = config {
-                info!("certificates and authentication are live");
-                return Some(config);
+            match seen {
+                Ok(config) => break config,
+                Err(missing) => certificates.waits_for(missing),
             }
-            tokio::select! {
-                changed = standing.changed() => changed.ok()?,
-                changed = authentication.changed() => changed.ok()?,
+            self.standing.changed().await.ok()?;
+        };
+        certificates.open();
+        loop {
+            let authentication = *self.authentication.borrow_and_update();
+            if authentication == Authentication::Live {
+                break;
             }
+            keda.waits_for(format!("the ClusterTriggerAuthentication: {authentication}"));
+            self.authentication.changed().await.ok()?;
         }
+        keda.open();
+        info!("certificates and authentication are live");
+        Some(config)
     }
 
     /// Provisions ScaledObjects that name the scaler's Service at `port`, once `served` is

@@ -231,7 +231,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let opening = Opening {
         socket: sockets.grpc,
         service: service.prepare(),
-        gate: life.gates.gate("listener", "the certificates have not been read yet"),
+        gate: life.gates.gate("listener", "what is served"),
         broken: broken.clone(),
         served: CancellationToken::new(),
         tasks: tasks.clone(),
@@ -305,11 +305,11 @@ struct Opening {
 impl Opening {
     /// Opens the listener once there is something to serve it with; `None` where that never
     /// came.
-    async fn open(self, cluster: Option<Cluster>, cancel: CancellationToken) -> Option<Arc<Serving>> {
-        let (security, observer): (_, Arc<dyn Observe>) = match &cluster {
+    async fn open(self, mut cluster: Option<Cluster>, cancel: CancellationToken) -> Option<Arc<Serving>> {
+        let (security, observer): (_, Arc<dyn Observe>) = match &mut cluster {
             None => (Security::Plaintext, Arc::new(())),
             Some(cluster) => {
-                let certified = cancel.run_until_cancelled(cluster.certified(&self.gate)).await;
+                let certified = cancel.run_until_cancelled(cluster.certified()).await;
                 (Security::Tls(certified.flatten()?), cluster.presented.clone())
             }
         };

@@ -121,11 +121,18 @@ async fn follow_sets(client: &Client, changes: &mpsc::Sender<Change>, gate: Gate
         let feed = Feed::new(client.clone(), collection, changes.clone(), Change::Sets);
         version = tokio::select! {
             other = version.wait_for_other(client) => other,
-            // The CRD is gone. What it described is kept, and soon no longer believed.
-            () = feed.follow() => ApiVersion::wait_for_any(client).await,
+            // The CRD is gone. What it described is kept, and soon no longer believed. Another
+            // API server may go on saying that it is there for a while.
+            () = feed.follow() => {
+                sleep(LOOK_AGAIN).await;
+                ApiVersion::wait_for_any(client).await
+            }
         };
     }
 }
+
+/// The pause before looking again for a resource type that has just gone.
+const LOOK_AGAIN: Duration = Duration::from_secs(2);
 
 /// InferenceSets are often made by the dozen; one list for all of them is enough.
 const GATHER: Duration = Duration::from_secs(1);
