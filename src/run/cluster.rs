@@ -123,9 +123,9 @@ pub(super) fn begin(
     }
     if options.tenancy == Tenancy::OwnNamespace {
         let (leads, writers) = (leads.clone(), writers.clone());
-        let service = options.certificates.service.clone();
+        let Settings { service, own_namespace, .. } = options.certificates.clone();
         tasks.spawn(async move {
-            writers.run_until_cancelled(notices.of_trespasses(leads, &service)).await;
+            writers.run_until_cancelled(notices.of_trespasses(leads, &service, &own_namespace)).await;
         });
     }
     Cluster { client, options, leads, standing, authentication, presented }
