@@ -14,7 +14,7 @@ use super::{
 use crate::core::{
     annotations::{Decision, Facts, GATEWAY_READABLE, Source, decide},
     names::InferenceSetKey,
-    scaledobject::{self, Action, Owner, Plan, build, hpa_rival, plan},
+    scaledobject::{self, Action, Owner, Plan, build, hpa_rival, left_alone, plan},
 };
 
 /// What is to be done for one InferenceSet.
@@ -78,7 +78,16 @@ pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumst
     let notice = |reason, note: String| Notice { subject: speaker.clone(), reason, note };
     let untouched = Plan { action: Action::Nothing, surplus: Vec::new() };
     let (plan, notices) = match decision {
-        Decision::Off => (plan(&owner, None, &observed, None), Vec::new()),
+        Decision::Off => {
+            let left = left_alone(&owner, &observed).into_iter().map(|name| {
+                let note = format!(
+                    "ScaledObject {name} was made by an earlier release and is left alone, though auto-provision is \
+                     off: delete it yourself, or set the annotation"
+                );
+                notice("LeftAlone", note)
+            });
+            (plan(&owner, None, &observed, None), left.collect())
+        }
         Decision::Waiting => (untouched, Vec::new()),
         Decision::Refused(refusal) => (untouched, vec![notice(refusal.reason(), refusal.to_string())]),
         Decision::Provision { spec, warnings } => {
