@@ -161,11 +161,11 @@ pub struct ClusterArgs {
     /// Let a trigger read InferenceSets of other namespaces than its ScaledObject's.
     #[arg(long, env = "KEDA_KAITO_SCALER_ALLOW_CROSS_NAMESPACE")]
     pub allow_cross_namespace: bool,
-    /// The ServiceAccount whose tokens are shown to gateways. Its only right is to read
-    /// /metrics.
+    /// Not used yet. The ServiceAccount whose tokens are shown to gateways. Its only right is to
+    /// read /metrics.
     #[arg(long, value_name = "NAME", env = "KEDA_KAITO_SCALER_WAKE_SOURCE_SERVICE_ACCOUNT")]
     pub wake_source_service_account: Option<String>,
-    /// A Service that may be shown such a token although no InferenceSet's pool owns it.
+    /// Not used yet. A Service that may be shown such a token although no InferenceSet's pool owns it.
     #[arg(
         long,
         value_name = "NAMESPACE/SERVICE",
@@ -231,9 +231,6 @@ pub struct CheckArgs {
     #[arg(long, value_name = "NODES", default_value_t = 1,
           value_parser = clap::value_parser!(u32).range(1..))]
     pub nodes_per_replica: u32,
-    /// Assume a gateway that holds requests at zero replicas.
-    #[arg(long)]
-    pub gateway: bool,
     /// HOST:PORT under which KEDA reaches the scaler.
     #[arg(
         long,

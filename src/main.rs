@@ -212,8 +212,8 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 /// ScaledObjects go to standard output, and everything that is said about a file to standard
 /// error. A file that can't be read keeps nobody from the others.
 fn check_files(args: CheckArgs) -> Result<ExitCode> {
-    let CheckArgs { files, nodes_per_replica, gateway, scaler_address } = args;
-    let assumptions = Assumptions { nodes_per_replica, gateway, scaler_address };
+    let CheckArgs { files, nodes_per_replica, scaler_address } = args;
+    let assumptions = Assumptions { nodes_per_replica, scaler_address };
     let (mut has_problems, mut unreadable) = (false, false);
     let mut documents = Vec::new();
     for file in &files {

@@ -28,8 +28,8 @@
 //! cooldown-period           seconds                                KEDA's (300)
 //! scrape-interval           duration, 100ms..1m                    1s
 //! scaleup-gate-deadline     duration, 0s..24h                      15m
-//! scale-to-zero             true | false                           false
-//! wake-source               SERVICE:PORT                           the gateway, if one is found
+//! scale-to-zero             true | false                           false (true: no effect yet)
+//! wake-source               SERVICE:PORT                           none (not read yet)
 //! ```
 //! On a `MultiRoleInference` each name has its role before it: `prefill-threshold`.
 
@@ -41,7 +41,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use decide::{Decision, Facts, Refusal, Replicas, ScalingSpec, decide};
+pub use decide::{Decision, Facts, GATEWAY_READABLE, Refusal, Replicas, ScalingSpec, decide};
 pub use parse::{KEYS, parse};
 
 use super::{
@@ -161,10 +161,11 @@ pub enum Warning {
     )]
     MaxReplicasOutOfReach { annotation: String, asked: u32, possible: u32, nodes_per_replica: u32 },
     #[error(
-        "{annotation} is true, but nothing would wake the model: no gateway is known and \
-         {prefix}wake-source is not set; at least one replica is kept"
+        "{annotation} is true, but this release cannot yet make sure that the gateway, which would wake the \
+         model, can be read; at least one replica is kept. A ScaledObject that you write yourself may have \
+         minReplicaCount 0"
     )]
-    NoWakeSource { annotation: String, prefix: &'static str },
+    NoWakeSource { annotation: String },
 }
 
 impl Warning {

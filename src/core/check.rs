@@ -8,7 +8,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    annotations::{Decision, Facts, PREFIX, Refusal, Role, Source, decide},
+    annotations::{Decision, Facts, GATEWAY_READABLE, PREFIX, Refusal, Role, Source, decide},
     names::InferenceSetKey,
     scaledobject::{Owner, build},
 };
@@ -18,8 +18,6 @@ use super::{
 pub struct Assumptions {
     /// The nodes that one replica takes.
     pub nodes_per_replica: u32,
-    /// Whether a gateway holds requests at zero replicas.
-    pub gateway: bool,
     /// `HOST:PORT` of the scaler.
     pub scaler_address: String,
 }
@@ -177,7 +175,7 @@ impl Check<'_> {
         let Some(annotations) = self.annotations() else { return };
         let facts = Facts {
             nodes_per_replica: Some(self.assumptions.nodes_per_replica),
-            gateway: self.assumptions.gateway,
+            gateway_readable: GATEWAY_READABLE,
             ..facts
         };
         let line = self.metadata.referenced.line();
@@ -254,11 +252,7 @@ mod tests {
     use super::*;
 
     fn assumptions() -> Assumptions {
-        Assumptions {
-            nodes_per_replica: 2,
-            gateway: false,
-            scaler_address: "scaler.keda.svc:10450".to_owned(),
-        }
+        Assumptions { nodes_per_replica: 2, scaler_address: "scaler.keda.svc:10450".to_owned() }
     }
 
     /// What is said about a file, and the names of what would be made.

@@ -10,7 +10,7 @@ mod plan;
 mod tests;
 
 pub use build::build;
-pub use plan::{Action, Claim, Plan, Rival, Target, hpa_rival, is_the_replaced_scalers, plan};
+pub use plan::{Action, Claim, Plan, Rival, Target, hpa_rival, is_the_replaced_scalers, left_alone, plan};
 
 use super::names::InferenceSetKey;
 

@@ -44,18 +44,20 @@ impl Tenancy {
     }
 }
 
-/// Why the triggers of `scaled_object` that name our Service (`service`, a host without its
-/// domain) would be refused in [`Tenancy::OwnNamespace`]; `None` where none would.
+/// Why the triggers of `scaled_object` that name our Service (`service` in `service_namespace`)
+/// would be refused in [`Tenancy::OwnNamespace`]; `None` where none would.
 #[must_use]
-pub fn trespass_of(scaled_object: &Value, service: &str) -> Option<Trespass> {
+pub fn trespass_of(scaled_object: &Value, service: &str, service_namespace: &str) -> Option<Trespass> {
     let namespace = scaled_object.pointer("/metadata/namespace")?.as_str()?;
     let triggers = scaled_object.pointer("/spec/triggers")?.as_array()?;
     triggers.iter().find_map(|trigger| {
         let metadata = trigger.get("metadata")?;
         let text = |key: &str| metadata.get(key).and_then(Value::as_str);
-        let host = text("scalerAddress")?.split([':', '.']).next()?;
+        let host = text("scalerAddress")?.split(':').next()?;
+        let mut labels = host.split('.');
+        let named = (labels.next()?, labels.next()?);
         let set = InferenceSetKey::new(text("inferenceSetNamespace")?, text("inferenceSetName")?);
-        if host != service {
+        if named != (service, service_namespace) {
             return None;
         }
         Tenancy::OwnNamespace.admit(namespace, &set).err()
@@ -87,12 +89,16 @@ mod tests {
         let cases = [
             (object(ours, "team-b"), true),
             (object(ours, "team-a"), false),
+            (object("keda-kaito-scaler-svc.keda:10450", "team-b"), true),
             (object("other.keda.svc:10450", "team-b"), false),
+            (object("keda-kaito-scaler-svc.staging.svc:10450", "team-b"), false),
+            (object("keda-kaito-scaler-svc:10450", "team-b"), false),
             (json!({"metadata": {"namespace": "team-a"}}), false),
             (json!("nonsense"), false),
         ];
         for (object, found) in cases {
-            assert_eq!(trespass_of(&object, "keda-kaito-scaler-svc").is_some(), found, "{object}");
+            let trespass = trespass_of(&object, "keda-kaito-scaler-svc", "keda");
+            assert_eq!(trespass.is_some(), found, "{object}");
         }
     }
 

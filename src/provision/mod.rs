@@ -11,7 +11,6 @@
 //!
 //! An InferenceSet for which nothing is to be done costs no request.
 
-mod gateways;
 mod index;
 mod notices;
 mod observed;
@@ -25,15 +24,14 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::fmt;
 
-pub use gateways::Gateways;
 use kube::Client;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use crate::{core::names::InferenceSetKey, metrics::Metrics};
+use crate::metrics::Metrics;
 
 /// What provisioning needs from the rest of the program.
 #[derive(Clone)]
@@ -44,9 +42,6 @@ pub struct Provisioner {
     /// The pod's name, for events.
     pub instance: Option<String>,
     pub metrics: Metrics,
-    /// The InferenceSets for which a gateway was found that holds requests at zero replicas
-    /// ([`Gateways`]).
-    pub gateways: Receiver<Arc<BTreeSet<InferenceSetKey>>>,
     /// At least 1. Events count too; lists and watches don't.
     pub writes_per_second: u32,
 }

@@ -54,13 +54,6 @@ pub(super) struct ScaledObject(pub Value);
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Hpa(pub Value);
 
-impl ScaledObject {
-    pub fn goes_to_zero(&self) -> bool {
-        let spec = &self.0["spec"];
-        spec["minReplicaCount"] == 0 || spec["idleReplicaCount"] == 0
-    }
-}
-
 impl MultiRoleInference {
     pub fn fixed_replicas(&self, role: Role) -> Option<u32> {
         Role::ALL.iter().position(|it| *it == role).and_then(|at| self.fixed[at])

@@ -1,22 +1,15 @@
 //! The time in which this replica provisions: from the first list until something ends it.
 //! Nothing of it outlives it, so that dropping it stops every write.
 
-use std::{
-    collections::{BTreeSet, HashMap},
-    convert::Infallible,
-    future,
-    sync::Arc,
-};
+use std::{collections::HashMap, convert::Infallible, future};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
 use tracing::{info, warn};
 
 use super::{
     Provisioner,
-    gateways::Missed,
     index::Index,
     notices::{Notice, Notices},
-    observed::ScaledObject,
     queue::{Queue, Verdict},
     served::Served,
     step::{Circumstances, step},
@@ -40,8 +33,6 @@ pub(super) struct Session<'a> {
     notices: Notices,
     /// Where the API server refuses what we make, what it said.
     rejections: HashMap<InferenceSetKey, Notice>,
-    gateways: Arc<BTreeSet<InferenceSetKey>>,
-    missed: Missed,
     working: FuturesUnordered<BoxFuture<'static, Written>>,
 }
 
@@ -59,8 +50,6 @@ impl<'a> Session<'a> {
             queue: Queue::default(),
             notices: Notices::new(metrics.clone()),
             rejections: HashMap::new(),
-            gateways: Arc::default(),
-            missed: Missed::default(),
             working: FuturesUnordered::new(),
             provisioner,
             served,
@@ -70,8 +59,6 @@ impl<'a> Session<'a> {
     /// Never ends by itself.
     pub async fn run(mut self) -> Infallible {
         let mut changes = watch(&self.provisioner.client, self.served);
-        let mut gateways = self.provisioner.gateways.clone();
-        self.gateways = gateways.borrow_and_update().clone();
         let mut announced = false;
         loop {
             if !announced && self.index.is_complete() {
@@ -92,14 +79,6 @@ impl<'a> Session<'a> {
                     }
                 }
                 () = self.queue.end_of_pause() => {}
-                set = self.missed.next_given_up() => self.queue.add(set),
-                Ok(()) = gateways.changed() => {
-                    let now = gateways.borrow_and_update().clone();
-                    for set in self.gateways.symmetric_difference(&now) {
-                        self.queue.add(set.clone());
-                    }
-                    self.gateways = now;
-                }
             }
         }
     }
@@ -109,11 +88,7 @@ impl<'a> Session<'a> {
         let Some(set) = self.queue.start() else { return };
         let circumstances =
             Circumstances { served: self.served, scaler_address: &self.provisioner.scaler_address };
-        let goes_to_zero = self.index.scaled_objects.of(&set).any(ScaledObject::goes_to_zero);
-        let seen = self.gateways.contains(&set);
-        let gateway = self.missed.counts_on_gateway(&set, seen, goes_to_zero);
-        let Some(step) = step(&self.index, &set, gateway, circumstances) else {
-            self.missed.forget(&set);
+        let Some(step) = step(&self.index, &set, circumstances) else {
             self.rejections.remove(&set);
             self.notices.replace(&set, Vec::new());
             return self.queue.finish(&set, Verdict::Done);

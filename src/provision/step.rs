@@ -12,9 +12,9 @@ use super::{
     served::Served,
 };
 use crate::core::{
-    annotations::{Decision, Facts, Source, decide},
+    annotations::{Decision, Facts, GATEWAY_READABLE, Source, decide},
     names::InferenceSetKey,
-    scaledobject::{self, Action, Owner, Plan, build, hpa_rival, plan},
+    scaledobject::{self, Action, Owner, Plan, build, hpa_rival, left_alone, plan},
 };
 
 /// What is to be done for one InferenceSet.
@@ -35,14 +35,8 @@ pub(super) struct Circumstances<'a> {
 }
 
 /// The next step for an InferenceSet; `None` where there is none, or it is going and the
-/// garbage collector takes everything of it along. `gateway` says whether one is
-/// counted on to hold its requests at zero replicas.
-pub(super) fn step(
-    index: &Index,
-    key: &InferenceSetKey,
-    gateway: bool,
-    circumstances: Circumstances<'_>,
-) -> Option<Step> {
+/// garbage collector takes everything of it along.
+pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumstances<'_>) -> Option<Step> {
     let set = index.inference_sets.of(key).next().filter(|set| !set.going)?;
     let served = circumstances.served;
     let api_version = served.inference_sets.api_version.clone();
@@ -61,7 +55,7 @@ pub(super) fn step(
         node_count_limit: set.node_count_limit,
         // While an upgrade changes them, the larger number is the safe one.
         nodes_per_replica: index.workspaces.of(key).map(|it| it.nodes).filter(|&nodes| nodes > 0).max(),
-        gateway,
+        gateway_readable: GATEWAY_READABLE,
         adopting: observed.iter().any(|object| scaledobject::is_the_replaced_scalers(object, &owner)),
         fixed_replicas,
     };
@@ -84,7 +78,16 @@ pub(super) fn step(
     let notice = |reason, note: String| Notice { subject: speaker.clone(), reason, note };
     let untouched = Plan { action: Action::Nothing, surplus: Vec::new() };
     let (plan, notices) = match decision {
-        Decision::Off => (plan(&owner, None, &observed, None), Vec::new()),
+        Decision::Off => {
+            let left = left_alone(&owner, &observed).into_iter().map(|name| {
+                let note = format!(
+                    "ScaledObject {name} was made by an earlier release and is left alone, though auto-provision is \
+                     off: delete it yourself, or set the annotation"
+                );
+                notice("LeftAlone", note)
+            });
+            (plan(&owner, None, &observed, None), left.collect())
+        }
         Decision::Waiting => (untouched, Vec::new()),
         Decision::Refused(refusal) => (untouched, vec![notice(refusal.reason(), refusal.to_string())]),
         Decision::Provision { spec, warnings } => {

@@ -7,7 +7,7 @@ mod load;
 mod others;
 mod report;
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::{
@@ -18,11 +18,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Provisioner;
 use crate::{
-    clock::Clock,
-    core::{names::InferenceSetKey, tenancy::Tenancy},
-    metrics::Metrics,
-    sim::api_server::ApiServer,
-    targets::Targets,
+    clock::Clock, core::tenancy::Tenancy, metrics::Metrics, sim::api_server::ApiServer, targets::Targets,
 };
 
 const ADDRESS: &str = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450";
@@ -32,7 +28,6 @@ struct World {
     server: ApiServer,
     metrics: Metrics,
     leader: watch::Sender<bool>,
-    gateways: watch::Sender<Arc<BTreeSet<InferenceSetKey>>>,
     /// KEDA can reach the scaler from when this is sent to.
     live: Option<oneshot::Sender<()>>,
     cancel: CancellationToken,
@@ -62,7 +57,6 @@ impl World {
     /// A provisioner that neither leads nor can be reached.
     fn idle(server: &ApiServer) -> Self {
         let (leader, leads) = watch::channel(false);
-        let (gateways, known) = watch::channel(Arc::default());
         let (live, is_live) = oneshot::channel();
         let clock = Clock::start();
         let metrics =
@@ -72,14 +66,13 @@ impl World {
             scaler_address: ADDRESS.to_owned(),
             instance: Some("scaler-0".to_owned()),
             metrics: metrics.clone(),
-            gateways: known,
             writes_per_second: Provisioner::WRITES_PER_SECOND,
         };
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let live_at_last = async { drop(is_live.await) };
         tasks.spawn(provisioner.run(live_at_last, leads, cancel.clone()));
-        Self { server: server.clone(), metrics, leader, gateways, live: Some(live), cancel, tasks }
+        Self { server: server.clone(), metrics, leader, live: Some(live), cancel, tasks }
     }
 
     /// A provisioner that provisions.

@@ -1,9 +1,6 @@
 //! What only runs in a cluster: leader election, certificates, KEDA's authentication object.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::{collections::BTreeMap, sync::Arc};
 
 use arc_swap::ArcSwap;
 use k8s_openapi::api::core::v1::ObjectReference;
@@ -21,7 +18,7 @@ use tracing::info;
 use super::{Life, notices::Notices};
 use crate::{
     clock::Clock,
-    core::{fleet::FleetEvent, lease::Timing, names::InferenceSetKey, tenancy::Tenancy, time::Moment},
+    core::{fleet::FleetEvent, lease::Timing, tenancy::Tenancy, time::Moment},
     discovery::kube::Discovery,
     kube_client::ClusterAccess,
     lease::Candidate,
@@ -31,7 +28,7 @@ use crate::{
         presented::Presented,
         store::{Settings, Standing, Store},
     },
-    provision::{Gateways, Provisioner},
+    provision::Provisioner,
     readiness::Gate,
 };
 
@@ -64,7 +61,6 @@ pub(super) struct Cluster {
     standing: watch::Receiver<Standing>,
     authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
-    gateways_found: watch::Receiver<Arc<BTreeSet<InferenceSetKey>>>,
     /// What has to be there before anything is served.
     gates: Option<(Gate, Gate)>,
 }
@@ -78,18 +74,7 @@ pub(super) fn begin(
     life: &Life,
 ) -> Cluster {
     let Life { clock, gates, tasks, writers, cancel } = life;
-    let (found, mut events) = mpsc::channel(64);
-    tasks.spawn(Discovery::new(client.clone(), gates).run(found, cancel.clone()));
-    let (gateways, gateways_found) = Gateways::new();
-    // Ends with discovery.
-    tasks.spawn(async move {
-        while let Some(event) = events.recv().await {
-            gateways.heard(&event);
-            if fleet.send(event).await.is_err() {
-                return;
-            }
-        }
-    });
+    tasks.spawn(Discovery::new(client.clone(), gates).run(fleet, cancel.clone()));
     let leads = match options.election.clone() {
         Some(election) => {
             let (sender, leads) = watch::channel(false);
@@ -140,15 +125,15 @@ pub(super) fn begin(
     }
     if options.tenancy == Tenancy::OwnNamespace {
         let (leads, writers) = (leads.clone(), writers.clone());
-        let service = options.certificates.service.clone();
+        let Settings { service, own_namespace, .. } = options.certificates.clone();
         tasks.spawn(async move {
-            writers.run_until_cancelled(notices.of_trespasses(leads, &service)).await;
+            writers.run_until_cancelled(notices.of_trespasses(leads, &service, &own_namespace)).await;
         });
     }
     let certificates = gates.gate("certificates", "not read yet");
     let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
     let gates = Some((certificates, keda));
-    Cluster { client, options, leads, standing, authentication, presented, gateways_found, gates }
+    Cluster { client, options, leads, standing, authentication, presented, gates }
 }
 
 impl Cluster {
@@ -200,7 +185,6 @@ impl Cluster {
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
             instance: self.options.pod.clone(),
             metrics,
-            gateways: self.gateways_found.clone(),
             writes_per_second: Provisioner::WRITES_PER_SECOND,
         };
         provisioner.run(served.cancelled_owned(), self.leads.clone(), cancel)

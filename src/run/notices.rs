@@ -70,10 +70,15 @@ impl Notices {
     }
 
     /// Once this process leads, writes one event on each ScaledObject whose trigger names our
-    /// `service` and an InferenceSet of another namespace: its calls are refused.
-    pub(super) async fn of_trespasses(&self, mut leads: watch::Receiver<bool>, service: &str) {
+    /// `service` (in `namespace`) and an InferenceSet of another namespace: its calls are refused.
+    pub(super) async fn of_trespasses(
+        &self,
+        mut leads: watch::Receiver<bool>,
+        service: &str,
+        namespace: &str,
+    ) {
         while leads.wait_for(|leads| *leads).await.is_ok() {
-            match self.trespasses(service).await {
+            match self.trespasses(service, namespace).await {
                 Ok(found) => {
                     for (object, note) in found {
                         warn!(namespace = object.namespace, name = object.name, note, "a trigger is refused");
@@ -90,7 +95,11 @@ impl Notices {
         }
     }
 
-    async fn trespasses(&self, service: &str) -> Result<Vec<(ObjectReference, String)>, kube::Error> {
+    async fn trespasses(
+        &self,
+        service: &str,
+        namespace: &str,
+    ) -> Result<Vec<(ObjectReference, String)>, kube::Error> {
         let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
         let resource = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
@@ -100,7 +109,7 @@ impl Notices {
             let page = api.list(&params).await?;
             for object in &page.items {
                 let Ok(value) = serde_json::to_value(object) else { continue };
-                let Some(trespass) = trespass_of(&value, service) else { continue };
+                let Some(trespass) = trespass_of(&value, service, namespace) else { continue };
                 let reference = ObjectReference {
                     api_version: Some(resource.api_version.clone()),
                     kind: Some(resource.kind.clone()),

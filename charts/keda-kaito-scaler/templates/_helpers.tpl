@@ -65,12 +65,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - --scaler-ca-secret-name=keda-kaito-scaler-ca
 {{- end }}
 
-{{/* The kubelet kills at the end of the grace period, and KEDA's streams end with OK only after the delay. */}}
+{{/* The kubelet kills at the end of the grace period. After the delay KEDA's streams end with OK, then the gRPC listener
+     and the health listener have 5 s each for what is under way, and 2 s are for the rest. */}}
 {{- define "keda-kaito-scaler.checkShutdown" -}}
 {{- $delay := .Values.shutdownDelay -}}
 {{- $number := regexFind "^[0-9]+" $delay | int -}}
-{{- $seconds := hasSuffix "ms" $delay | ternary (div $number 1000) $number -}}
-{{- if le (int .Values.terminationGracePeriodSeconds) (int $seconds) -}}
-{{- fail (printf "terminationGracePeriodSeconds is %v and must be longer than shutdownDelay, which is %s" .Values.terminationGracePeriodSeconds $delay) -}}
+{{- $seconds := hasSuffix "ms" $delay | ternary (div (add $number 999) 1000) $number -}}
+{{- if lt (int .Values.terminationGracePeriodSeconds) (add $seconds 12 | int) -}}
+{{- fail (printf "terminationGracePeriodSeconds is %v and must be at least 12 s more than shutdownDelay, which is %s" .Values.terminationGracePeriodSeconds $delay) -}}
 {{- end -}}
 {{- end }}

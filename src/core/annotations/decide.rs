@@ -3,6 +3,11 @@
 use super::{Annotations, Source, Warning, parse};
 use crate::core::problem::Problems;
 
+/// [`Facts::gateway_readable`] in this release. Only the replica that KEDA calls scrapes gateways, so
+/// that the one that leads cannot know whether a gateway answers or asks for a token; and a model
+/// that went to zero under one that cannot be read would never wake.
+pub const GATEWAY_READABLE: bool = false;
+
 /// What has to be known of an InferenceSet besides its annotations.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
@@ -11,8 +16,9 @@ pub struct Facts {
     /// The nodes that one replica takes: `status.targetNodeCount` of a child Workspace that
     /// has one. `None` until a Workspace says so.
     pub nodes_per_replica: Option<u32>,
-    /// Whether a gateway that holds requests at zero replicas was found.
-    pub gateway: bool,
+    /// Whether the gateway that holds requests at zero replicas is known to let its metrics be
+    /// read ([`GATEWAY_READABLE`]): else nothing would wake the model.
+    pub gateway_readable: bool,
     /// Whether its ScaledObject was made by the replaced scaler and is still to be taken over.
     pub adopting: bool,
     /// `spec.roles[].replicas` of the `MultiRoleInference`, where it fixes them.
@@ -113,9 +119,9 @@ pub fn decide<'a>(
     if min > max {
         return Decision::Refused(Refusal::InvalidReplicaRange { prefix, min, max });
     }
-    let to_zero = annotations.scale_to_zero && (facts.gateway || annotations.wake_source.is_some());
+    let to_zero = annotations.scale_to_zero && facts.gateway_readable;
     if annotations.scale_to_zero && !to_zero {
-        warnings.push(Warning::NoWakeSource { annotation: format!("{prefix}scale-to-zero"), prefix });
+        warnings.push(Warning::NoWakeSource { annotation: format!("{prefix}scale-to-zero") });
     }
     Decision::Provision {
         spec: ScalingSpec { annotations, replicas: Replicas { min, max, to_zero } },

@@ -293,23 +293,26 @@ fn more_replicas_than_nodes_is_possible_but_said() {
 }
 
 #[test]
-fn to_zero_only_with_something_that_wakes() {
+fn to_zero_only_with_a_gateway_that_can_be_read() {
     let to_zero = ("scale-to-zero", "true");
-    let gateway = Facts { gateway: true, ..Facts::default() };
-    assert!(warnings(&[to_zero], &gateway).0.replicas.to_zero);
-    let (spec, said) = warnings(&[to_zero, ("wake-source", "epp:9090")], &Facts::default());
+    let readable = Facts { gateway_readable: true, ..Facts::default() };
+    let (spec, said) = warnings(&[to_zero], &readable);
     assert_eq!((spec.replicas.to_zero, said), (true, vec![]));
-    let (spec, said) = warnings(&[to_zero], &Facts::default());
-    assert!(!spec.replicas.to_zero);
-    assert_eq!(
-        said,
-        [(
-            "NoWakeSource",
-            "scale-to-zero is true, but nothing would wake the model: no gateway is known and wake-source is not \
-             set; at least one replica is kept"
-                .to_owned()
-        )]
-    );
+    // To name a wake source is not to know that it can be read.
+    for annotations in [vec![to_zero], vec![to_zero, ("wake-source", "epp:9090")]] {
+        let (spec, said) = warnings(&annotations, &Facts::default());
+        assert_eq!(spec.replicas, Replicas { min: 1, max: 5, to_zero: false });
+        assert_eq!(
+            said,
+            [(
+                "NoWakeSource",
+                "scale-to-zero is true, but this release cannot yet make sure that the gateway, which would wake \
+                 the model, can be read; at least one replica is kept. A ScaledObject that you write yourself \
+                 may have minReplicaCount 0"
+                    .to_owned()
+            )]
+        );
+    }
 }
 
 #[test]

@@ -23,9 +23,14 @@ fn is_ours(entry: &Value, operation: &str) -> bool {
     entry["manager"] == FIELD_MANAGER && entry["operation"] == operation && entry["subresource"].is_null()
 }
 
+/// Whether we ever applied: the replaced scaler only updated.
+pub(super) fn is_applied(observed: &Value) -> bool {
+    owned(observed, "Apply").is_some()
+}
+
 /// Whether all that was written under our name was applied: else it has to be taken over.
 pub(super) fn is_applied_only(observed: &Value) -> bool {
-    owned(observed, "Apply").is_some() && owned(observed, "Update").is_none()
+    is_applied(observed) && owned(observed, "Update").is_none()
 }
 
 /// Whether we applied a field before that `desired` no longer holds: the next Apply takes it

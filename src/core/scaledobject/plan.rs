@@ -70,7 +70,7 @@ impl fmt::Display for Rival {
 }
 
 /// Plans for `owner`. `desired` is what [`super::build`] gives, or `None` where there is to
-/// be no ScaledObject. `observed` are the ScaledObjects of the namespace with their
+/// be no ScaledObject: then those that we ever applied go, and others stay ([`left_alone`]). `observed` are the ScaledObjects of the namespace with their
 /// managedFields, others' included; `rival` is an HPA of somebody else ([`hpa_rival`]).
 #[must_use]
 pub fn plan(
@@ -83,7 +83,8 @@ pub fn plan(
     let mut ours: Vec<&Value> = observed.iter().copied().filter(|object| is_ours(object, owner)).collect();
     ours.sort_by_key(|object| (text(object, "/metadata/creationTimestamp"), text(object, "/metadata/name")));
     let Some(desired) = desired else {
-        let mut going = ours.iter().filter(|object| !is_going(object)).map(|object| target(object));
+        let applied = |object: &&&Value| !is_going(object) && managed_fields::is_applied(object);
+        let mut going = ours.iter().filter(applied).map(|object| target(object));
         let action = going.next().map_or(Action::Nothing, Action::Delete);
         return Plan { action, surplus: going.collect() };
     };
@@ -105,6 +106,20 @@ pub fn plan(
         None => Action::Create(desired.clone()),
     };
     Plan { action, surplus }
+}
+
+/// The names of those that the replaced scaler made for `owner` and that stay where there is to
+/// be no ScaledObject: it left them in place when it was switched off, so that by now they may be
+/// somebody's own.
+#[must_use]
+pub fn left_alone<'a>(owner: &Owner, observed: &[&'a Value]) -> Vec<&'a str> {
+    let stays = |object: &&Value| {
+        is_ours(object, owner)
+            && is_marked(object)
+            && !is_going(object)
+            && !managed_fields::is_applied(object)
+    };
+    observed.iter().copied().filter(stays).map(|object| text(object, "/metadata/name")).collect()
 }
 
 /// What to do with the ScaledObject that stays.
@@ -190,12 +205,15 @@ fn is_ours(object: &Value, owner: &Owner) -> bool {
     if text(object, "/metadata/namespace") != &*owner.key.namespace {
         return false;
     }
-    let marked = object["metadata"]["annotations"][MANAGED_BY.0] == MANAGED_BY.1;
     match controller(object) {
         Some(reference) if reference["uid"] == *owner.uid => true,
         Some(reference) if reference["kind"] != "InferenceSet" => false,
-        _ => marked && scales(object, owner),
+        _ => is_marked(object) && scales(object, owner),
     }
+}
+
+fn is_marked(object: &Value) -> bool {
+    object["metadata"]["annotations"][MANAGED_BY.0] == MANAGED_BY.1
 }
 
 /// Whether the InferenceSet that `object` belongs to is gone: the garbage collector is about

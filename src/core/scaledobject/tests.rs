@@ -34,7 +34,7 @@ fn spec(annotations: &[(&str, &str)]) -> ScalingSpec {
         .map(|(key, text)| (format!("scaledobject.kaito.sh/{key}"), *text))
         .collect();
     let annotations = prefixed.iter().map(|(key, text)| (key.as_str(), *text));
-    match decide(Source::InferenceSet, annotations, &Facts::default()) {
+    match decide(Source::InferenceSet, annotations, &Facts { gateway_readable: true, ..Facts::default() }) {
         Decision::Provision { spec, .. } => spec,
         other => panic!("{other:?}"),
     }

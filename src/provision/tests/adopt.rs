@@ -167,6 +167,26 @@ async fn objects_of_each_release_are_converted_in_two_writes() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_an_earlier_release_left_in_place_when_it_was_switched_off_stays() {
+    let server = left_behind("0.5.1");
+    annotate(&server, "demo", "auto-provision", "");
+    let before = server.get("ScaledObject", "team-a", "demo");
+    let world = World::leading(&server);
+    assert_eq!(
+        world.events(1).await,
+        ["LeftAlone InferenceSet/demo: ScaledObject demo was made by an earlier release and is left alone, \
+          though auto-provision is off: delete it yourself, or set the annotation"]
+    );
+    world.rest().await;
+    assert_eq!((server.writes().len(), world.scaled_object()), (1, before), "told once, and nothing else");
+    assert_eq!(world.problems("LeftAlone"), "1");
+    annotate(&server, "demo", "auto-provision", "true");
+    world.holds("/spec/triggers/0/type", &json!("external-push")).await;
+    assert_eq!(world.problems("LeftAlone"), "0");
+    world.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn somebody_who_writes_meanwhile_is_not_overwritten() {
     let server = left_behind("0.6.2");
     let before = server.get("ScaledObject", "team-a", "demo").unwrap();

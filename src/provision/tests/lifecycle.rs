@@ -1,10 +1,6 @@
 //! From the annotations to the ScaledObject, and away again.
 
 use super::*;
-use crate::provision::gateways::GRACE;
-
-/// Just short of giving a gateway up.
-const ALMOST: Duration = GRACE.saturating_sub(Duration::from_secs(1));
 
 #[tokio::test(start_paused = true)]
 async fn annotations_become_a_scaled_object_in_one_write() {
@@ -226,32 +222,16 @@ async fn the_roles_of_a_multi_role_inference_are_scaled_one_by_one() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn to_zero_once_a_gateway_is_found_and_back_only_once_it_is_missed_for_long() {
+async fn nothing_goes_to_zero_while_nobody_knows_that_it_would_wake() {
     let server = cluster();
-    server.put(inference_set("demo", &[("scale-to-zero", "true")]));
+    server.put(inference_set("demo", &[("scale-to-zero", "true"), ("wake-source", "epp:9090")]));
     let world = World::leading(&server);
-    let found = Arc::new(BTreeSet::from([InferenceSetKey::new("team-a", "demo")]));
-    assert_eq!(world.made().await["spec"]["minReplicaCount"], 1);
+    let made = world.made().await;
+    assert_eq!((&made["spec"]["minReplicaCount"], made["spec"].get("idleReplicaCount")), (&json!(1), None));
     assert!(world.events(1).await[0].starts_with("NoWakeSource InferenceSet/demo: "));
-    world.gateways.send_replace(found.clone());
-    world.holds("/spec/minReplicaCount", &json!(0)).await;
-    assert_eq!(world.problems("NoWakeSource"), "0");
-    world.rest().await;
-
-    // The endpoint picker is replaced again and again, and the scaler is too; nobody is woken.
-    let writes = server.writes().len();
-    for _ in 0..3 {
-        world.gateways.send_replace(Arc::default());
-        tokio::time::sleep(ALMOST).await;
-        world.gateways.send_replace(found.clone());
-        world.rest().await;
-    }
-    world.stop().await;
-    let world = World::leading(&server);
-    tokio::time::sleep(ALMOST).await;
-    assert_eq!(server.writes().len(), writes);
-    // This time it has gone.
+    assert_eq!(world.problems("NoWakeSource"), "1");
+    // Nor by an edit.
+    server.edit("ScaledObject", "team-a", "demo", |object| object["spec"]["minReplicaCount"] = 0.into());
     world.holds("/spec/minReplicaCount", &json!(1)).await;
-    assert!(world.events(2).await[1].starts_with("NoWakeSource InferenceSet/demo: "));
     world.stop().await;
 }

@@ -446,10 +446,11 @@ fn what_is_unrelated_is_no_conflict() {
 }
 
 #[test]
-fn switched_off_everything_of_ours_goes() {
+fn switched_off_everything_that_we_applied_goes() {
     let observed = [
-        v0_6_2(),
-        named(made(OLDER), "again", &[("/metadata/creationTimestamp", json!("2026-02-01T00:00:00Z"))]),
+        named(v0_6_2(), "never-applied", &[]),
+        made(OLDER),
+        named(made(OLDER), "again", &[("/metadata/creationTimestamp", json!("2026-12-01T00:00:00Z"))]),
         foreign("theirs", "demo"),
     ];
     let plan = plan(&owner(), None, &observed, None);
@@ -457,6 +458,33 @@ fn switched_off_everything_of_ours_goes() {
     assert_eq!((target.name.as_str(), target.uid.as_str()), ("demo", "uid-of-so"));
     assert_eq!(plan.surplus.iter().map(|it| it.name.as_str()).collect::<Vec<_>>(), ["again"]);
     assert_eq!(super::plan(&owner(), None, &[foreign("theirs", "demo")], None).action, Action::Nothing);
+}
+
+#[test]
+fn switched_off_what_we_never_applied_stays_and_is_named() {
+    let Action::Adopt { patch, .. } = planned(&wanted(NEWER), &v0_6_2()) else { panic!() };
+    let mut edited = v0_5_1();
+    edited["metadata"]["managedFields"][0]["manager"] = "kubectl-edit".into();
+    let mut unmarked = v0_5_1();
+    unmarked["metadata"]["annotations"] = json!({});
+    let mut going = v0_5_1();
+    going["metadata"]["deletionTimestamp"] = "2026-11-02T00:00:00Z".into();
+    for (what, observed, goes, named) in [
+        ("0.3.3", v0_3_3(), false, true),
+        ("0.5.1", v0_5_1(), false, true),
+        ("0.6.2", v0_6_2(), false, true),
+        ("edited by hand", edited, false, true),
+        ("no longer marked", unmarked, false, false),
+        ("going already", going, false, false),
+        ("of somebody else", foreign("demo", "demo"), false, false),
+        ("half taken over", patched(&v0_6_2(), &patch), true, false),
+        ("ours", made(OLDER), true, false),
+    ] {
+        let plan = plan(&owner(), None, &[&observed], None);
+        assert_eq!(matches!(plan.action, Action::Delete(_)), goes, "{what}");
+        assert_eq!((plan.action == Action::Nothing, plan.surplus), (!goes, vec![]), "{what}");
+        assert_eq!(!left_alone(&owner(), &[&observed]).is_empty(), named, "{what}");
+    }
 }
 
 #[test]
