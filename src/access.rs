@@ -74,6 +74,7 @@ const CALLS: &[Access] = &[
     access("pki::store", Keda, SECRETS, CHAINS, &["list", "watch", "get", "update"]),
     access("pki::store", Release, SECRETS, CA, &["get", "update"]),
     access("pki::store", Release, PODS, &[], &["list"]),
+    access("pki::store", Release, SERVICES, SERVICE, &["get"]),
     access("pki::authentication", Cluster, AUTHENTICATIONS, AUTHENTICATION, &["list", "watch", "patch"]),
     access("check_install", Cluster, PODS, &[], &["list"]),
     access("check_install", Keda, SECRETS, CHAINS, &["get"]),

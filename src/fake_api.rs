@@ -5,6 +5,7 @@
 use std::{
     collections::BTreeMap,
     convert::Infallible,
+    future::pending,
     sync::{Arc, Mutex},
 };
 
@@ -18,6 +19,9 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use crate::access;
+
+/// A fault with this code leaves the request without an answer.
+pub(crate) const SILENCE: u16 = 999;
 
 type Fault = Box<dyn FnMut(&Method, &str) -> Option<u16> + Send>;
 
@@ -57,7 +61,13 @@ impl FakeApi {
         let api = self.clone();
         let service = tower::service_fn(move |request: Request<Body>| {
             let api = api.clone();
-            async move { Ok::<_, Infallible>(api.answer(request).await) }
+            async move {
+                let answer = api.answer(request).await;
+                if answer.status() == SILENCE {
+                    pending::<()>().await;
+                }
+                Ok::<_, Infallible>(answer)
+            }
         });
         kube::Client::new(service, "keda")
     }

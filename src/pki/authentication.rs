@@ -1,5 +1,10 @@
-//! The ClusterTriggerAuthentication through which KEDA finds the certificates: created, watched
-//! and put right by the replica that leads, known to be there by all of them.
+//! The ClusterTriggerAuthentication through which KEDA finds the certificates: created by any
+//! replica, put right by the one that leads, watched by all of them.
+//!
+//! Releases up to 0.5.0 of the scaler that is being replaced hold the same Lease, and their chart
+//! owns the object: an upgrade deletes it while the old pod keeps the lead until the new one is
+//! ready, which needs the object. So creating it, which gives the same whoever does it, takes no
+//! lead.
 
 use std::{fmt, time::Duration};
 
@@ -17,7 +22,10 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::store::{FIELD_MANAGER, Settings, Standing};
+use super::{
+    call::{self, CallError},
+    store::{FIELD_MANAGER, Settings, Standing},
+};
 
 /// The name that every ScaledObject's trigger refers to.
 pub const NAME: &str = "keda-kaito-scaler-creds";
@@ -76,8 +84,9 @@ impl AuthenticationKeeper {
         (Self { api: Api::all_with(client, &resource), resource, references, state }, receiver)
     }
 
-    /// Watches until `shutdown`. Writes while `leads` is true and there are certificates to
-    /// refer to: KEDA would dial in plaintext with an object whose Secrets are empty.
+    /// Watches until `shutdown`. Creates the object once there are certificates to refer to, as
+    /// KEDA would dial in plaintext with an object whose Secrets are empty, and changes it while
+    /// `leads` is true.
     pub async fn run(
         self,
         mut leads: watch::Receiver<bool>,
@@ -89,9 +98,13 @@ impl AuthenticationKeeper {
         let mut is_troubled = false;
         loop {
             let state = *self.state.borrow();
-            let is_wrong = matches!(state, Authentication::Missing | Authentication::Different);
-            let has_certificates = standing.borrow_and_update().config.is_some();
-            let is_due = is_wrong && has_certificates && *leads.borrow_and_update();
+            let is_leading = *leads.borrow_and_update();
+            let is_ours = match state {
+                Authentication::Missing => true,
+                Authentication::Different => is_leading,
+                Authentication::Unknown | Authentication::NoResourceType | Authentication::Live => false,
+            };
+            let is_due = is_ours && standing.borrow_and_update().config.is_some();
             tokio::select! {
                 () = shutdown.cancelled() => return,
                 Some(seen) = seen.next() => self.saw(&seen),
@@ -139,11 +152,11 @@ impl AuthenticationKeeper {
         });
     }
 
-    async fn apply(&self) -> Result<(), kube::Error> {
+    async fn apply(&self) -> Result<(), CallError> {
         let spec = json!({"spec": {"secretTargetRef": self.references}});
         let object = DynamicObject::new(NAME, &self.resource).data(spec);
         let params = PatchParams::apply(FIELD_MANAGER).force();
-        self.api.patch(NAME, &params, &Patch::Apply(&object)).await.map(drop)
+        call::answer(self.api.patch(NAME, &params, &Patch::Apply(&object))).await.map(drop)
     }
 }
 

@@ -6,6 +6,7 @@
 //! the object through which KEDA finds the Secrets.
 
 pub mod authentication;
+mod call;
 pub mod chain;
 pub mod mint;
 pub mod pem;

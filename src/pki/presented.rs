@@ -45,10 +45,10 @@ impl Presented {
         self.lock().ends.values().min().copied()
     }
 
-    /// The end of each live connection's client leaf.
+    /// The end of each live connection's client leaf, by the connection's number.
     #[must_use]
-    pub fn ends(&self) -> Vec<Moment> {
-        self.lock().ends.values().copied().collect()
+    pub fn ends(&self) -> BTreeMap<u64, Moment> {
+        self.lock().ends.clone()
     }
 
     /// Waits for clients that speak plaintext to the TLS port, and takes their addresses.
@@ -104,6 +104,7 @@ mod tests {
         presented.opened(&late);
         presented.opened(&early);
         let seconds = |end: Option<Moment>| end.map(|end| end.since_unix().as_secs());
+        assert_eq!(presented.ends().into_keys().collect::<Vec<_>>(), [0, 1]);
         assert_eq!(
             seconds(presented.first_end()),
             expiry(&early.certificates[0]).map(|end| end.since_unix().as_secs())

@@ -1,4 +1,5 @@
-//! The Secrets: watched by every replica, written by the one that leads.
+//! The Secrets: watched by every replica, written by the one that leads, and by any where nothing
+//! can be served as they are.
 //!
 //! What is served follows the watch alone, so that all replicas serve the same and a write
 //! that fails changes nothing. A Secret that cannot be used never replaces what is served.
@@ -9,7 +10,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
 use futures::StreamExt as _;
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret};
+use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret, Service};
 use kube::api::{Api, ListParams};
 use kube_runtime::{
     WatchStreamExt as _,
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::{
+    call::{self, CallError},
     chain::{Chain, Contents},
     mint::MintError,
     presented::{Presented, WARN_AHEAD},
@@ -44,6 +46,12 @@ const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
 /// The first pause after a failure; doubled up to [`LONGEST_PAUSE`].
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
 const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+
+/// How long a replica that does not lead leaves to the leader what anybody may do.
+const LEADERS_TURN: Duration = Duration::from_secs(10);
+
+/// The API server's limit for the text of an event, in bytes.
+const LONGEST_NOTE: usize = 1024;
 
 /// Where certificates are kept, and what they are to be like.
 #[derive(Clone, Debug)]
@@ -105,13 +113,13 @@ impl fmt::Debug for Standing {
 #[derive(Debug, Error)]
 enum StoreError {
     #[error("failed to read Secret {name}")]
-    Read { name: String, source: kube::Error },
+    Read { name: String, source: CallError },
     #[error("failed to write Secret {name}")]
-    Write { name: String, source: kube::Error },
+    Write { name: String, source: CallError },
     #[error("Secret {0} does not exist; the Helm chart makes it, empty")]
     NoSecret(String),
     #[error("failed to list the pods of this namespace")]
-    ListPods(#[source] kube::Error),
+    ListPods(#[source] CallError),
     #[error("failed to make certificates")]
     Mint(#[from] MintError),
 }
@@ -119,7 +127,7 @@ enum StoreError {
 impl StoreError {
     /// Another wrote first; the watch brings what it wrote.
     fn is_conflict(&self) -> bool {
-        matches!(self, Self::Write { source: kube::Error::Api(status), .. } if status.code == 409)
+        matches!(self, Self::Write { source: CallError::Api(kube::Error::Api(status)), .. } if status.code == 409)
     }
 }
 
@@ -132,6 +140,10 @@ struct Watched {
     was_taken_over: bool,
     /// The wait for the existing scaler was reported.
     is_waiting: bool,
+    /// Failed renewals since the last good one, conflicts included.
+    failures: u32,
+    /// Those of them that are no conflicts; the first is reported.
+    faults: u32,
 }
 
 /// Keeps the certificates: see the module's words. Made by [`Store::new`], run once.
@@ -151,7 +163,8 @@ pub struct Store {
     client_secret: Watched,
     /// What is served: the server leaf and the client CAs.
     served: Option<(Fingerprint, Vec<Fingerprint>)>,
-    failures: u32,
+    /// Since when a replica that does not lead has seen what anybody may put right.
+    unserved_since: Option<Instant>,
 }
 
 impl fmt::Debug for Store {
@@ -183,12 +196,13 @@ impl Store {
             server_secret: Watched::default(),
             client_secret: Watched::default(),
             served: None,
-            failures: 0,
+            unserved_since: None,
         };
         (store, receiver)
     }
 
-    /// Watches and serves until `shutdown`; renews while `leads` is true.
+    /// Watches and serves until `shutdown`; renews while `leads` is true, and without it only what
+    /// keeps everything from being served.
     pub async fn run(mut self, mut leads: watch::Receiver<bool>, shutdown: CancellationToken) {
         let watched = |role| {
             watcher::watch_object(self.secrets.clone(), self.settings.secret(role)).default_backoff().boxed()
@@ -215,8 +229,14 @@ impl Store {
             }
             self.serve();
             self.warn_of_old_client_leaves().await;
-            let may_write = *leads.borrow_and_update();
-            let pause = if may_write { self.renew().await } else { LOOK_AGAIN };
+            let is_leading = *leads.borrow_and_update();
+            // Each write is of what was read, or refused: it can be left between any two calls.
+            let pause = tokio::select! {
+                biased;
+                () = shutdown.cancelled() => return,
+                changed = leads.changed() => if changed.is_err() { return } else { Duration::ZERO },
+                pause = self.renew(is_leading) => pause,
+            };
             due = Instant::now() + pause.min(LOOK_AGAIN);
         }
     }
@@ -319,24 +339,50 @@ impl Store {
         type_: EventType,
         reason: &str,
         action: &str,
-        note: String,
+        mut note: String,
     ) {
+        while note.len() > LONGEST_NOTE {
+            note.pop();
+        }
         let event =
             Event { type_, reason: reason.into(), note: Some(note), action: action.into(), secondary: None };
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        if let Err(error) = call::answer(self.recorder.publish(&event, about)).await {
             debug!(error = &error as &dyn std::error::Error, %reason, "failed to publish an event");
         }
     }
 
-    fn reference(&self, kind: &str, name: &str, uid: Option<String>) -> ObjectReference {
-        let Settings { namespace, own_namespace, .. } = &self.settings;
-        let namespace = if kind == "Service" { own_namespace } else { namespace };
+    /// A chain's Secret, with the UID by which `kubectl describe` finds the events of an object.
+    fn secret_reference(&self, role: Role) -> ObjectReference {
+        let watched = match role {
+            Role::Server => &self.server_secret,
+            Role::Client => &self.client_secret,
+        };
         ObjectReference {
             api_version: Some("v1".into()),
-            kind: Some(kind.into()),
-            name: Some(name.into()),
-            namespace: Some(namespace.clone()),
-            uid,
+            kind: Some("Secret".into()),
+            name: Some(self.settings.secret(role).to_owned()),
+            namespace: Some(self.settings.namespace.clone()),
+            uid: watched.secret.as_ref().and_then(|secret| secret.metadata.uid.clone()),
+            ..ObjectReference::default()
+        }
+    }
+
+    async fn service_reference(&self) -> ObjectReference {
+        let Settings { own_namespace, service, .. } = &self.settings;
+        let services: Api<Service> = Api::namespaced(self.client.clone(), own_namespace);
+        let found = call::answer(services.get(service)).await;
+        let uid = found.map_err(|error| {
+            debug!(
+                error = &error as &dyn std::error::Error,
+                "failed to read the Service that an event is about"
+            );
+        });
+        ObjectReference {
+            api_version: Some("v1".into()),
+            kind: Some("Service".into()),
+            name: Some(service.clone()),
+            namespace: Some(own_namespace.clone()),
+            uid: uid.ok().and_then(|found| found.metadata.uid),
             ..ObjectReference::default()
         }
     }
@@ -355,7 +401,7 @@ impl Store {
              or will; restart the KEDA operator so that it reads it",
             self.settings.client_secret
         );
-        let about = self.reference("Secret", &self.settings.client_secret, None);
+        let about = self.secret_reference(Role::Client);
         self.report(&about, EventType::Warning, "ClientCertificateEnds", "Watch", note).await;
     }
 
@@ -365,7 +411,7 @@ impl Store {
              Secrets in its own namespace only; they are in {}",
             self.settings.namespace
         );
-        let about = self.reference("Service", &self.settings.service, None);
+        let about = self.service_reference().await;
         self.report(&about, EventType::Warning, "PlaintextClient", "Refuse", note).await;
     }
 }

@@ -224,6 +224,15 @@ impl Collector for CertificateCollector {
             let family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
             ConstGauge::new(unix(end)).encode(family)?;
         }
+        let ends = self.presented.ends();
+        if !ends.is_empty() {
+            let name = "keda_kaito_scaler_connections_certificate_not_after";
+            let help = "When the client certificate on a live connection ends, in Unix time";
+            let mut family = encoder.encode_descriptor(name, help, Some(&Unit::Seconds), kind)?;
+            for (connection, end) in ends {
+                ConstGauge::new(unix(end)).encode(family.encode_family(&[("connection", connection)])?)?;
+            }
+        }
         Ok(())
     }
 }

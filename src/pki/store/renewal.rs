@@ -1,8 +1,8 @@
 //! The writing half of [`Store`]: carries out plans, one step at a time.
 
 use super::{
-    Api, Chain, EventType, FIELD_MANAGER, FIRST_PAUSE, LONGEST_PAUSE, ListParams, Pod, Role, Secret, Store,
-    StoreError,
+    Api, Chain, EventType, FIELD_MANAGER, FIRST_PAUSE, Instant, LEADERS_TURN, LONGEST_PAUSE, LOOK_AGAIN,
+    ListParams, Pod, Role, Secret, Store, StoreError, call,
 };
 use std::time::Duration;
 
@@ -11,7 +11,8 @@ use kube::api::PostParams;
 use tracing::{info, warn};
 
 use crate::{
-    core::cert::{Note, Plan, Reason, plan},
+    core::cert::{Flaw, LeafState, Note, Plan, Reason, plan},
+    error_chain,
     pki::{chain::signing_keys_key, mint::carry_out, pem},
 };
 
@@ -19,28 +20,66 @@ use crate::{
 const MOST_STEPS: usize = 8;
 
 impl Store {
-    /// Brings both chains up to date; says how long there is nothing to do.
-    pub(super) async fn renew(&mut self) -> Duration {
-        let mut pause = Duration::MAX;
-        for role in Role::BOTH {
-            match self.renew_chain(role).await {
-                Ok(quiet) => pause = pause.min(quiet),
-                Err(error) => {
-                    let error = &error;
-                    if !error.is_conflict() {
-                        warn!(%role, error = error as &dyn std::error::Error, "failed to renew certificates");
-                    }
-                    let backoff = FIRST_PAUSE.saturating_mul(1 << self.failures.min(6)).min(LONGEST_PAUSE);
-                    self.failures += 1;
-                    return backoff;
-                }
+    /// Brings the chains up to date; says how long there is nothing to do. Without the lead it
+    /// does only what [`is_anybodys`].
+    pub(super) async fn renew(&mut self, is_leading: bool) -> Duration {
+        let mut roles = Role::BOTH.to_vec();
+        if is_leading {
+            self.unserved_since = None;
+        } else {
+            roles.retain(|role| self.may_be_anybodys(*role));
+            if roles.is_empty() {
+                self.unserved_since = None;
+                return LOOK_AGAIN;
+            }
+            let since = *self.unserved_since.get_or_insert_with(Instant::now);
+            let left = LEADERS_TURN.saturating_sub(since.elapsed());
+            if !left.is_zero() {
+                return left;
             }
         }
-        self.failures = 0;
+        let mut pause = Duration::MAX;
+        for role in roles {
+            let quiet = match self.renew_chain(role, is_leading).await {
+                Ok(quiet) => {
+                    let watched = self.watched(role);
+                    (watched.failures, watched.faults) = (0, 0);
+                    quiet
+                }
+                Err(error) => self.failed(role, &error).await,
+            };
+            pause = pause.min(quiet);
+        }
         pause
     }
 
-    async fn renew_chain(&mut self, role: Role) -> Result<Duration, StoreError> {
+    /// Reports a failure to renew; says how long to wait after it.
+    async fn failed(&mut self, role: Role, error: &StoreError) -> Duration {
+        if !error.is_conflict() {
+            warn!(%role, error = error as &dyn std::error::Error, "failed to renew certificates");
+            self.watched(role).faults += 1;
+            if self.watched(role).faults == 1 {
+                let note = format!("The {role} certificates cannot be renewed: {}", error_chain(error));
+                let about = self.secret_reference(role);
+                self.report(&about, EventType::Warning, "CertificatesNotRenewed", "Renew", note).await;
+            }
+        }
+        let watched = self.watched(role);
+        let backoff = FIRST_PAUSE.saturating_mul(1 << watched.failures.min(6)).min(LONGEST_PAUSE);
+        watched.failures += 1;
+        backoff
+    }
+
+    /// Whether the watch shows a chain for which [`is_anybodys`] may hold.
+    fn may_be_anybodys(&mut self, role: Role) -> bool {
+        self.watched_chain(role).is_some_and(|chain| match chain.leaf {
+            LeafState::Absent => chain.cas.is_empty(),
+            LeafState::Unusable(Flaw::Refused(_)) => true,
+            LeafState::Unusable(_) | LeafState::Usable(_) => false,
+        })
+    }
+
+    async fn renew_chain(&mut self, role: Role, is_leading: bool) -> Result<Duration, StoreError> {
         let policy = self.settings.policy(role);
         for _ in 0..MOST_STEPS {
             // Read anew: the watch may be behind what was just written.
@@ -57,6 +96,9 @@ impl Store {
             if !matches!(step, Plan::Keep { .. }) {
                 existing_scaler_runs = self.existing_scaler_runs().await?;
                 step = plan(&chain.observed(existing_scaler_runs), &policy, now);
+            }
+            if !is_leading && !is_anybodys(&step, &chain) {
+                return Ok(LOOK_AGAIN);
             }
             match &step {
                 Plan::Keep { until, note } => {
@@ -82,8 +124,8 @@ impl Store {
                 stored = Some(self.store_signing_keys(role, ca_secret, both).await?);
             }
             let secret = Secret { data: Some(renewed.secret), ..secret };
-            let written = self.write(&self.secrets, &secret, &name).await?;
-            self.report_step(role, &step, written).await;
+            self.write(&self.secrets, &secret, &name).await?;
+            self.report_step(role, &step).await;
             if let (Some(stored), Some(wanted)) = (stored, renewed.signing_keys) {
                 self.store_signing_keys(role, Some(stored), wanted).await?;
             }
@@ -92,7 +134,7 @@ impl Store {
     }
 
     async fn read(&self, api: &Api<Secret>, name: &str) -> Result<Option<Secret>, StoreError> {
-        let read = api.get_opt(name).await;
+        let read = call::answer(api.get_opt(name)).await;
         read.map_err(|source| StoreError::Read { name: name.to_owned(), source })
     }
 
@@ -116,14 +158,14 @@ impl Store {
     /// Replaces the Secret as it was read; a conflict where it has changed since.
     async fn write(&self, api: &Api<Secret>, secret: &Secret, name: &str) -> Result<Secret, StoreError> {
         let params = PostParams { field_manager: Some(FIELD_MANAGER.into()), ..PostParams::default() };
-        let written = api.replace(name, &params, secret).await;
+        let written = call::answer(api.replace(name, &params, secret)).await;
         written.map_err(|source| StoreError::Write { name: name.to_owned(), source })
     }
 
     /// The existing scaler mounts the chains' Secrets, which no pod of ours does.
     async fn existing_scaler_runs(&self) -> Result<bool, StoreError> {
         let pods: Api<Pod> = Api::namespaced(self.client.clone(), &self.settings.own_namespace);
-        let pods = pods.list(&ListParams::default()).await.map_err(StoreError::ListPods)?;
+        let pods = call::answer(pods.list(&ListParams::default())).await.map_err(StoreError::ListPods)?;
         let names = [&self.settings.server_secret, &self.settings.client_secret];
         Ok(pods.items.iter().any(|pod| is_running(pod) && mounts(pod, &names)))
     }
@@ -139,12 +181,12 @@ impl Store {
             let note = format!(
                 "The {role} certificates of the scaler before are good and stay in use until they are due"
             );
-            let about = self.reference("Secret", &name, None);
+            let about = self.secret_reference(role);
             self.report(&about, EventType::Normal, "CertificatesTakenOver", "TakeOver", note).await;
         }
     }
 
-    async fn report_step(&self, role: Role, step: &Plan, secret: Secret) {
+    async fn report_step(&self, role: Role, step: &Plan) {
         let (what, action, reason) = match step {
             Plan::Found { reason } => ("Made a new CA and certificate", "Found", Some(reason)),
             Plan::AddCa { reason } => ("Published the next CA beside the current one", "AddCa", Some(reason)),
@@ -161,9 +203,25 @@ impl Store {
         let because = reason.map(|reason| format!(": {reason}")).unwrap_or_default();
         let note = format!("{what} ({role}){because}");
         info!(%role, "{note}");
-        let about = self.reference("Secret", self.settings.secret(role), secret.metadata.uid);
+        let about = self.secret_reference(role);
         let type_ = if is_expected { EventType::Normal } else { EventType::Warning };
         self.report(&about, type_, "CertificatesRenewed", action, note).await;
+    }
+}
+
+/// Whether any replica may take this step. The scaler that is being replaced may hold the same
+/// Lease until a new pod is ready, which it is not before there is a chain to serve with.
+///
+/// Two at once do no harm: each stores its key in the CA Secret, where the other's write conflicts
+/// or adds to it, and only one of the chain's Secrets is written. Who takes a key away has
+/// published its own CA, and seen nobody store another key since.
+fn is_anybodys(step: &Plan, chain: &Chain) -> bool {
+    match step {
+        Plan::Found { reason } | Plan::WaitForExistingScaler { reason } if *reason == Reason::Absent => {
+            chain.cas.is_empty()
+        }
+        Plan::IssueLeaf { reason: Reason::Flawed(Flaw::Refused(_)), .. } | Plan::Keep { .. } => true,
+        _ => false,
     }
 }
 

@@ -4,8 +4,12 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
-    fake_api::FakeApi,
-    pki::testing::{YEAR, founded, legacy_secret, now},
+    fake_api::{FakeApi, SILENCE},
+    pki::{
+        chain::signing_keys_key,
+        mint, pem,
+        testing::{YEAR, founded, legacy_secret, now, policy},
+    },
     serve::listener::{Observe as _, Peer},
 };
 
@@ -20,7 +24,7 @@ const LATE_2048: Moment = Moment::from_unix(Duration::from_secs(2_491_000_000));
 struct Replica {
     standing: watch::Receiver<Standing>,
     presented: Arc<Presented>,
-    _leads: watch::Sender<bool>,
+    leads: watch::Sender<bool>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 }
@@ -41,7 +45,7 @@ impl Replica {
         let (leads, is_leading) = watch::channel(leads);
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
         tasks.spawn(store.run(is_leading, shutdown.clone()));
-        Self { standing, presented, _leads: leads, tasks, shutdown }
+        Self { standing, presented, leads, tasks, shutdown }
     }
 
     async fn served(&mut self) -> Arc<ArcSwap<ServerConfig>> {
@@ -55,7 +59,7 @@ impl Replica {
 }
 
 fn secret(contents: &Contents) -> Value {
-    json!({"metadata": {}, "data": contents})
+    json!({"metadata": {"uid": "a-secret"}, "data": contents})
 }
 
 /// A cluster whose Secrets hold these.
@@ -144,6 +148,7 @@ async fn valid_secrets_of_the_existing_scaler_are_taken_over_untouched() {
         let mut replica = Replica::start(&api, true, now);
         replica.served().await;
         api.until(|api| events(api, "CertificatesTakenOver").len() == 2).await;
+        assert_eq!(events(&api, "CertificatesTakenOver")[0]["regarding"]["uid"], "a-secret");
         assert_eq!(writes(&api), 0);
     }
 }
@@ -188,9 +193,75 @@ async fn upgrade_and_rollback_beside_the_existing_scaler() {
     assert_eq!(cas(&api, Role::Server), [legacy_ca]);
 }
 
+/// The existing scaler may hold the Lease until a new pod is ready.
+#[tokio::test(start_paused = true)]
+async fn without_a_leader_the_first_chains_are_founded_by_racing_replicas() {
+    let api = empty();
+    let mut replicas = [(); 2].map(|()| Replica::start(&api, false, now));
+    for replica in &mut replicas {
+        replica.served().await;
+    }
+    for (path, role) in [(SERVER, Role::Server), (CLIENT, Role::Client)] {
+        let keys = contents(&api, CA);
+        let chain = Chain::read(role, &contents(&api, path), Some(&keys[signing_keys_key(role)].0));
+        assert!(chain.cas.len() == 1 && chain.cas[0].facts.can_sign, "{chain:?}");
+    }
+    assert_eq!(events(&api, "CertificatesRenewed").len(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_the_lead_nothing_else_is_done() {
+    let api = legacy();
+    let mut replica = Replica::start(&api, false, || LATE_2048);
+    replica.served().await;
+    let mut damaged = legacy_secret(Role::Server);
+    damaged.insert("server.crt".into(), ByteString(b"hello".into()));
+    api.put(SERVER, secret(&damaged));
+    replica.until(|standing| standing.missing.is_some()).await;
+    tokio::time::sleep(LOOK_AGAIN * 2).await;
+    assert_eq!(writes(&api), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_leaf_that_only_our_library_refuses_is_replaced_without_the_lead() {
+    let api = legacy();
+    run_old_pod(&api);
+    let mut refused = legacy_secret(Role::Server);
+    let ca = &Chain::read(Role::Server, &refused, None).cas[0];
+    let nameless = mint::leaf(&Policy { dns_names: Vec::new(), ..policy(Role::Server) }, ca, now()).unwrap();
+    refused.insert("server.crt".into(), ByteString(pem::encode_certificates([&nameless.certificate]).into()));
+    refused.insert("server.key".into(), ByteString(pem::encode_private_keys([&nameless.key]).into()));
+    api.put(SERVER, secret(&refused));
+    let mut replica = Replica::start(&api, false, now);
+    replica.served().await;
+    let repaired = contents(&api, SERVER);
+    assert_eq!((&repaired["ca.crt"], &repaired["ca.key"]), (&refused["ca.crt"], &refused["ca.key"]));
+    assert_eq!(writes(&api), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_end_of_the_lead_ends_a_renewal() {
+    let api = legacy();
+    api.fail(|method, _| (method == http::Method::PUT).then_some(SILENCE));
+    let replica = Replica::start(&api, true, || LATE_2048);
+    api.until(|api| writes(api) == 1).await;
+    replica.leads.send_replace(false);
+    tokio::time::sleep(LOOK_AGAIN * 2).await;
+    assert_eq!(writes(&api), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chain_that_cannot_be_renewed_does_not_hold_up_the_other() {
+    let api = empty();
+    api.fail(|method, path| (method == http::Method::PUT && path.ends_with("server-certs")).then_some(403));
+    let _replica = Replica::start(&api, true, now);
+    api.until(|api| !contents(api, CLIENT).is_empty()).await;
+    assert!(contents(&api, SERVER).is_empty());
+}
+
 #[tokio::test(start_paused = true)]
 async fn failures_and_conflicts_are_retried() {
-    for code in [403, 409, 500] {
+    for code in [403, 409, 500, SILENCE] {
         let api = empty();
         let mut left = 3;
         api.fail(move |method, path| {
@@ -204,10 +275,12 @@ async fn failures_and_conflicts_are_retried() {
         let (server, keys) = (contents(&api, SERVER), contents(&api, CA));
         let chain = Chain::read(Role::Server, &server, Some(&keys["server-ca.key"].0));
         assert!(chain.cas[0].facts.can_sign, "after {code}");
-        api.until(|api| {
-            crate::pki::pem::readable_private_keys(&contents(api, CA)["server-ca.key"].0).len() == 1
-        })
-        .await;
+        let reports = events(&api, "CertificatesNotRenewed");
+        assert_eq!(reports.len(), usize::from(code != 409), "after {code}");
+        assert!(
+            reports.iter().all(|event| event["type"] == "Warning" && event["regarding"]["uid"] == "a-secret")
+        );
+        api.until(|api| pem::readable_private_keys(&contents(api, CA)["server-ca.key"].0).len() == 1).await;
     }
 }
 
@@ -245,17 +318,23 @@ async fn a_missing_secret_is_named_and_does_not_end_what_is_served() {
 #[tokio::test(start_paused = true)]
 async fn operators_hear_of_plaintext_clients_and_of_client_leaves_that_end() {
     let api = empty();
+    api.put(
+        "/api/v1/namespaces/keda/services/keda-kaito-scaler-svc",
+        json!({"metadata": {"uid": "a-service"}}),
+    );
     let mut replica = Replica::start(&api, false, now);
     replica.until(|standing| standing.missing.is_some()).await;
     let (old, _) = founded(Role::Client, now() - YEAR + 20 * DAY);
-    let certificates = crate::pki::pem::certificates(&old["tls.crt"].0).unwrap();
+    let certificates = pem::certificates(&old["tls.crt"].0).unwrap();
     let address = ([10, 0, 0, 7], 1).into();
     replica.presented.opened(&Arc::new(Peer { connection: 0, address, certificates }));
     replica.presented.plaintext_client(address.ip());
     api.until(|api| !events(api, "ClientCertificateEnds").is_empty()).await;
     let event = &events(&api, "ClientCertificateEnds")[0];
     assert!(event["note"].as_str().unwrap().contains("ends in 19 days"), "{event}");
+    assert_eq!(event["regarding"]["uid"], "a-secret");
     let event = &events(&api, "PlaintextClient")[0];
     assert!(event["note"].as_str().unwrap().starts_with("10.0.0.7 speaks plaintext"), "{event}");
     assert_eq!(event["regarding"]["name"], "keda-kaito-scaler-svc");
+    assert_eq!(event["regarding"]["uid"], "a-service");
 }
