@@ -28,7 +28,9 @@ pub fn level(verbosity: u8) -> &'static str {
 pub fn start(default_level: &str, format: LogFormat) {
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| {
         let others = if default_level == "off" { "off" } else { "warn" };
-        EnvFilter::new(format!("{others},keda_kaito_scaler={default_level}"))
+        // The client logs each failed request as an error; whoever made it says what it means.
+        let client = "kube_client::client::builder=off";
+        EnvFilter::new(format!("{others},{client},keda_kaito_scaler={default_level}"))
     });
     let registry = tracing_subscriber::registry().with(filter);
     let started = match format {
