@@ -5,12 +5,12 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 use super::gateway::GatewayState;
 use crate::{
     core::{
-        activation::{Activation, Activity, Cause},
+        activation::Activation,
         evaluate::{self, Observed},
-        fleet::{InferenceSet, Readiness},
+        fleet::{InferenceSet, Readiness, short_since},
         names::{InferenceSetKey, PodUid},
         pod::{Phase, Pod, WindowKey},
-        push::{PushState, UNANSWERED},
+        push::{PushState, Wait},
         snapshot::{Snapshot, Unavailable},
         staleness::staleness_limit,
         time::Moment,
@@ -47,15 +47,7 @@ pub trait Scraper: Send + 'static {
 struct Member {
     target: Arc<Target>,
     activation: Activation,
-    unanswered: Option<Unanswered>,
-}
-
-/// Demand that meets no replica.
-#[derive(Clone, Copy, Debug)]
-struct Unanswered {
-    since: Moment,
-    /// It has lasted for [`UNANSWERED`] and been reported.
-    reported: bool,
+    wait: Wait,
 }
 
 /// Endpoints that are scraped together, and the targets that read them. Owned by the
@@ -87,7 +79,7 @@ pub struct Evaluation {
     /// [`Phase::ALL`].
     pub phases: [i64; Phase::ALL.len()],
     /// Targets whose wake-up nobody has answered for the whole of
-    /// [`UNANSWERED`], newly so.
+    /// [`crate::core::push::UNANSWERED`], newly so.
     pub not_honoured: Vec<Arc<Target>>,
 }
 
@@ -144,7 +136,7 @@ impl Group {
     /// Takes a target in.
     pub fn join(&mut self, target: Arc<Target>, now: Moment, scraper: &mut impl Scraper) {
         let activation = Activation::new(target.trigger.activation, now);
-        self.members.push(Member { target, activation, unanswered: None });
+        self.members.push(Member { target, activation, wait: Wait::default() });
         self.want(scraper);
     }
 
@@ -242,22 +234,11 @@ impl Group {
         for uid in before.keys() {
             scraper.remove(&self.scrape_id(uid));
         }
-        self.note_shortfall(set, now);
-        self.set = set.cloned();
-    }
-
-    /// Replicas that were never created have no creation time of their own; they are on
-    /// their way since there have been too few, or since more were wanted.
-    fn note_shortfall(&mut self, set: Option<&InferenceSet>, now: Moment) {
-        let wanted = set.map_or(0, |set| set.replicas);
         let living = self.pods.iter().filter(|pod| pod.endpoint.readiness != Readiness::Terminating).count();
-        let short = usize::try_from(wanted).unwrap_or(usize::MAX) > living;
-        let more_wanted = self.set.as_ref().is_some_and(|before| before.replicas < wanted);
-        self.short_since = match self.short_since {
-            _ if !short => None,
-            Some(since) if !more_wanted => Some(since),
-            _ => Some(now),
-        };
+        let wanted_before = self.set.as_ref().map(|set| set.replicas);
+        let wanted = set.map_or(0, |set| set.replicas);
+        self.short_since = short_since(self.short_since, wanted_before, wanted, living, now);
+        self.set = set.cloned();
     }
 
     /// Takes in a scrape. False where the endpoint is no longer one of ours.
@@ -331,11 +312,11 @@ impl Group {
             let trigger = &member.target.trigger;
             let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);
             let again_at = evaluate::next_change(trigger, &observed, &member.activation, now);
-            if member.goes_unhonoured(now, &snapshot) {
+            if member.wait.follow(now, snapshot.activity, snapshot.replicas) {
                 evaluation.not_honoured.push(member.target.clone());
             }
             evaluation.again_at =
-                [evaluation.again_at, again_at, member.unhonoured_at()].into_iter().flatten().min();
+                [evaluation.again_at, again_at, member.wait.due()].into_iter().flatten().min();
             member.publish(snapshot, newest);
             if tried {
                 member.target.complete_first_round();
@@ -368,29 +349,11 @@ impl Member {
             active: snapshot.activity.is_active(),
             edge: self.activation.edges(),
             replicas: snapshot.replicas.unwrap_or(0),
-            unanswered: self.unanswered.is_some(),
+            unanswered: self.wait.is_on(),
             settled: snapshot.census.known > 0 && snapshot.census.in_flight == 0,
             sampled: newest,
         };
         self.target.publish(Arc::new(snapshot), push);
-    }
-
-    /// Follows for how long demand has met no replica. True once, when that has become too
-    /// long.
-    fn goes_unhonoured(&mut self, now: Moment, snapshot: &Snapshot) -> bool {
-        let asked = snapshot.activity == Activity::Active(Cause::Demand) && snapshot.replicas == Some(0);
-        if !asked {
-            self.unanswered = None;
-            return false;
-        }
-        let unanswered = self.unanswered.get_or_insert(Unanswered { since: now, reported: false });
-        let late = !unanswered.reported && now.saturating_since(unanswered.since) >= UNANSWERED;
-        unanswered.reported |= late;
-        late
-    }
-
-    fn unhonoured_at(&self) -> Option<Moment> {
-        self.unanswered.filter(|wait| !wait.reported).map(|wait| wait.since + UNANSWERED)
     }
 }
 

@@ -7,7 +7,10 @@
 
 use std::time::Duration;
 
-use super::time::Moment;
+use super::{
+    activation::{Activity, Cause},
+    time::Moment,
+};
 
 /// The first repetitions' distance, and for how long it holds before it doubles.
 const QUICK: Duration = Duration::from_secs(2);
@@ -16,6 +19,43 @@ const SLOWEST: Duration = Duration::from_secs(30);
 
 /// After how long an unanswered wake-up is reported as not honoured.
 pub const UNANSWERED: Duration = Duration::from_secs(30);
+
+/// Whether demand meets no replica, and since when: what a `true` is repeated for. One for each
+/// target.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Wait(Option<Waiting>);
+
+#[derive(Clone, Copy, Debug)]
+struct Waiting {
+    since: Moment,
+    /// It has lasted for [`UNANSWERED`], and that was told.
+    reported: bool,
+}
+
+impl Wait {
+    /// Takes in the decision of `now`. True once in a wait: when it has lasted too long.
+    pub fn follow(&mut self, now: Moment, activity: Activity, replicas: Option<u32>) -> bool {
+        if activity != Activity::Active(Cause::Demand) || replicas != Some(0) {
+            self.0 = None;
+            return false;
+        }
+        let waiting = self.0.get_or_insert(Waiting { since: now, reported: false });
+        let late = !waiting.reported && now.saturating_since(waiting.since) >= UNANSWERED;
+        waiting.reported |= late;
+        late
+    }
+
+    #[must_use]
+    pub fn is_on(&self) -> bool {
+        self.0.is_some()
+    }
+
+    /// When it will have lasted too long; `None` where nothing waits, or that was told.
+    #[must_use]
+    pub fn due(&self) -> Option<Moment> {
+        self.0.filter(|waiting| !waiting.reported).map(|waiting| waiting.since + UNANSWERED)
+    }
+}
 
 /// What the aggregator tells the streams of a target. A new value replaces the last: a slow
 /// reader skips, and never queues.
@@ -248,6 +288,32 @@ mod tests {
         // Polled again early, by a change that is none.
         assert_eq!(pusher.poll(at(1), &wanted(1)).send, None);
         assert_eq!(pusher.poll(at(2), &wanted(1)).send, Some(PushCause::Repeat));
+    }
+
+    #[test]
+    fn a_wait_is_reported_once_and_starts_anew_with_the_next_one() {
+        let demand = Activity::Active(Cause::Demand);
+        // (second, activity, replicas, reported now, waits)
+        let steps = [
+            (0, Activity::Inactive, Some(0), false, false),
+            (1, demand, Some(0), false, true),
+            (30, demand, Some(0), false, true),
+            (31, demand, Some(0), true, true),
+            (90, demand, Some(0), false, true),
+            (91, demand, Some(1), false, false),
+            (92, demand, Some(0), false, true),
+            (93, Activity::Active(Cause::Held), Some(0), false, false),
+            (94, demand, None, false, false),
+            (95, demand, Some(0), false, true),
+            (125, demand, Some(0), true, true),
+        ];
+        let mut wait = Wait::default();
+        for (second, activity, replicas, reported, waits) in steps {
+            let due = wait.due();
+            assert_eq!(wait.follow(at(second), activity, replicas), reported, "second {second}");
+            assert_eq!(wait.is_on(), waits, "second {second}");
+            assert!(!reported || due == Some(at(second)), "it was to be told at its time");
+        }
     }
 
     #[test]
