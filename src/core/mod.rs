@@ -30,4 +30,5 @@ pub mod tenancy;
 pub mod time;
 pub mod trigger;
 pub mod vllm;
+pub mod wake;
 pub mod window;
