@@ -2,7 +2,7 @@
 
 use std::{error::Error as StdError, io, time::Duration};
 
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header, redirect};
 
 use super::fetch::{Fetch, ScrapeError};
 
@@ -50,40 +50,48 @@ impl PageClient {
             .build()?;
         Ok(Self { client, max_body })
     }
-
-    async fn get(&self, url: &Url, reused: bool) -> Result<Response, ScrapeError> {
-        match self.client.get(url.clone()).send().await.map_err(|error| classify(&error)) {
-            // The server closed the kept connection while the request was on its way: that
-            // says nothing about the page. The pool has dropped it, the next one is fresh.
-            Err(ScrapeError::Broken) if reused => {
-                self.client.get(url.clone()).send().await.map_err(|error| classify(&error))
-            }
-            other => other,
-        }
-    }
 }
 
 impl Fetch for PageClient {
     async fn fetch(&self, url: &Url, reused: bool, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
-        body.clear();
-        let mut response = self.get(url, reused).await?;
-        match response.status() {
-            StatusCode::OK => {}
-            status if status.is_redirection() => return Err(ScrapeError::Redirect(status.as_u16())),
-            status => return Err(ScrapeError::Status(status.as_u16())),
-        }
-        let too_large = ScrapeError::TooLarge { limit: self.max_body };
-        if response.content_length().is_some_and(|length| length > self.max_body as u64) {
+        read_page(|| self.client.get(url.clone()), reused, self.max_body, body).await
+    }
+}
+
+async fn get(request: impl Fn() -> RequestBuilder, reused: bool) -> Result<Response, ScrapeError> {
+    match request().send().await.map_err(|error| classify(&error)) {
+        // The server closed the kept connection while the request was on its way: that
+        // says nothing about the page. The pool has dropped it, the next one is fresh.
+        Err(ScrapeError::Broken) if reused => request().send().await.map_err(|error| classify(&error)),
+        other => other,
+    }
+}
+
+/// Reads a page of at most `max_body` bytes into `body`; see [`Fetch::fetch`].
+pub(crate) async fn read_page(
+    request: impl Fn() -> RequestBuilder,
+    reused: bool,
+    max_body: usize,
+    body: &mut Vec<u8>,
+) -> Result<(), ScrapeError> {
+    body.clear();
+    let mut response = get(request, reused).await?;
+    match response.status() {
+        StatusCode::OK => {}
+        status if status.is_redirection() => return Err(ScrapeError::Redirect(status.as_u16())),
+        status => return Err(ScrapeError::Status(status.as_u16())),
+    }
+    let too_large = ScrapeError::TooLarge { limit: max_body };
+    if response.content_length().is_some_and(|length| length > max_body as u64) {
+        return Err(too_large);
+    }
+    while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
+        if body.len() + chunk.len() > max_body {
             return Err(too_large);
         }
-        while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if body.len() + chunk.len() > self.max_body {
-                return Err(too_large);
-            }
-            body.extend_from_slice(&chunk);
-        }
-        Ok(())
+        body.extend_from_slice(&chunk);
     }
+    Ok(())
 }
 
 /// Puts an error into a class by what lies at its root.
@@ -104,6 +112,9 @@ fn classify(error: &reqwest::Error) -> ScrapeError {
                 }
                 _ => {}
             }
+        }
+        if let Some(rustls::Error::InvalidCertificate(problem)) = root.downcast_ref::<rustls::Error>() {
+            return ScrapeError::Certificate(problem.to_string());
         }
         if let Some(http) = root.downcast_ref::<hyper::Error>() {
             if http.is_incomplete_message() || http.is_canceled() || http.is_closed() {

@@ -6,7 +6,6 @@
 
 mod client;
 mod fetch;
-mod gateway;
 mod pool;
 mod scrapers;
 mod task;
@@ -16,10 +15,10 @@ mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub(crate) use self::{client::read_page, pool::seed};
 pub use self::{
     client::{ClientError, DEFAULT_MAX_BODY, PageClient},
     fetch::{Fetch, Outcome, ScrapeError},
-    gateway::{GatewayPlan, GatewayPool, GatewayReport},
     pool::ScrapePool,
     scrapers::Scrapers,
 };

@@ -145,7 +145,7 @@ fn a_problem_names_its_annotation_what_it_holds_and_what_is_allowed() {
         (
             "wake-source",
             "epp.other:9090",
-            r#"wake-source is "epp.other:9090", but must be SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
+            r#"wake-source is "epp.other:9090", but must be SERVICE:PORT or https://SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
         ),
         (
             "scrape-interval",

@@ -148,14 +148,22 @@ fn port(text: &str) -> Option<u16> {
 }
 
 impl WakeSource {
-    pub const ALLOWED: &str = "SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port";
+    pub const ALLOWED: &str = "SERVICE:PORT or https://SERVICE:PORT, a Service in the InferenceSet's \
+                               namespace and its metrics port";
 
-    /// Reads `SERVICE:PORT`; `None` where `text` is something else.
+    /// Reads `SERVICE:PORT`, which may start with `http://` or `https://`; `None` where `text`
+    /// is something else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (service, port_text) = text.split_once(':')?;
+        let (protocol, rest) = match text.split_once("://") {
+            None => (Protocol::Http, text),
+            Some(("http", rest)) => (Protocol::Http, rest),
+            Some(("https", rest)) => (Protocol::Https, rest),
+            Some(_) => return None,
+        };
+        let (service, port_text) = rest.split_once(':')?;
         let port = port(port_text)?;
-        is_label(service).then(|| Self { service: service.to_owned(), port })
+        is_label(service).then(|| Self { protocol, service: service.to_owned(), port })
     }
 }
 
