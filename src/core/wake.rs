@@ -1,7 +1,7 @@
 //! Whether anything would wake a model that has no replica: what is known of its wake-up
 //! source, the endpoint picker (EPP) of the gateway that holds requests meanwhile.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use super::{names::InferenceSetKey, trigger::WakeSource};
 
@@ -27,3 +27,9 @@ pub enum Readability {
 /// and exactly what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle(pub Arc<str>);
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -28,7 +28,7 @@ use crate::{
         presented::Presented,
         store::{Settings, Standing, Store},
     },
-    provision::Provisioner,
+    provision::{Provisioner, WakeSources},
     readiness::Gate,
 };
 
@@ -185,6 +185,10 @@ impl Cluster {
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
             instance: self.options.pod.clone(),
             metrics,
+            wake_sources: WakeSources {
+                asked: watch::Sender::default(),
+                answers: watch::Sender::default().subscribe(),
+            },
             writes_per_second: Provisioner::WRITES_PER_SECOND,
         };
         provisioner.run(served.cancelled_owned(), self.leads.clone(), cancel)

@@ -37,6 +37,9 @@ impl Trigger {
             let namespace = &self.inference_set.namespace;
             line("Woken by", &format!("Service {} in {namespace}, port {}", wake.service, wake.port));
         }
+        if self.wake_replicas > 1 {
+            line("", &format!("pushed until {} replicas are wanted", self.wake_replicas));
+        }
         text
     }
 
