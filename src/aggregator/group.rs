@@ -320,7 +320,7 @@ impl Group {
             let newest = newest.max(gateway.and_then(GatewayState::newest));
             let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);
             let again_at = evaluate::next_change(trigger, &observed, &member.activation, now);
-            if member.wait.follow(now, snapshot.activity, snapshot.replicas) {
+            if member.wait.follow(now, snapshot.activity, snapshot.replicas, trigger.wake_replicas) {
                 evaluation.not_honoured.push(member.target.clone());
             }
             evaluation.again_at =

@@ -24,6 +24,7 @@
 //! activationThreshold     number ≥ 0                        0
 //! activationHold          duration, 0s..24h                 30s
 //! wakeSource              [http[s]://]SERVICE:PORT          KAITO's endpoint picker
+//! wakeReplicas            whole number from 1               1
 //! ```
 //! A duration is Go's (`1m30s`) or a whole number of seconds. Words are taken in any
 //! capitals. Keys that are KEDA's (`scalerAddress`, `caCert` and such, everything ending in
@@ -63,6 +64,10 @@ pub struct Trigger {
     pub activation: ActivationRule,
     /// Key `wakeSource`: a Service in the InferenceSet's namespace.
     pub wake_source: Option<WakeSource>,
+    /// Key `wakeReplicas`, at least 1: as many as KEDA writes on a push, which is
+    /// minReplicaCount where idleReplicaCount is set. A push is repeated until as many are
+    /// wanted.
+    pub wake_replicas: u32,
 }
 
 /// Where on a pod the metrics page is. Part of an endpoint's identity as a scrape target:

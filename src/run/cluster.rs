@@ -34,7 +34,7 @@ use crate::{
         presented::Presented,
         store::{Settings, Standing, Store},
     },
-    provision::Provisioner,
+    provision::{Provisioner, WakeSources},
     readiness::Gate,
     wake::{
         CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
@@ -215,6 +215,7 @@ impl Cluster {
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
             instance: self.options.pod.clone(),
             metrics,
+            wake_sources: WakeSources { asked: self.asked.clone(), answers: self.answers.subscribe() },
             writes_per_second: Provisioner::WRITES_PER_SECOND,
         };
         provisioner.run(served.cancelled_owned(), self.leads.clone(), cancel)

@@ -38,6 +38,9 @@ impl Trigger {
             let over = if wake.protocol == Protocol::Https { ", over https" } else { "" };
             line("Woken by", &format!("Service {} in {namespace}, port {}{over}", wake.service, wake.port));
         }
+        if self.wake_replicas > 1 {
+            line("", &format!("pushed until {} replicas are wanted", self.wake_replicas));
+        }
         text
     }
 

@@ -33,6 +33,7 @@ pub const KEYS: &[&str] = &[
     "activationThreshold",
     "activationHold",
     "wakeSource",
+    "wakeReplicas",
 ];
 
 /// Keys that others read: KEDA, and version 0.4 of the scaler that this one replaces.
@@ -86,6 +87,7 @@ fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Tr
     });
     let activation_hold = fields.duration("activationHold", WAIT);
     let wake_source = fields.read("wakeSource", WakeSource::ALLOWED, WakeSource::parse);
+    let wake_replicas = fields.integer("wakeReplicas", 1..=i32::MAX.unsigned_abs());
     Some(Trigger {
         inference_set: InferenceSetKey::new(namespace?, name?),
         page,
@@ -98,6 +100,7 @@ fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Tr
             hold: activation_hold.unwrap_or(ActivationRule::DEFAULT_HOLD),
         },
         wake_source,
+        wake_replicas: wake_replicas.unwrap_or(1),
     })
 }
 

@@ -55,6 +55,7 @@ fn absent_keys_take_their_defaults() {
             hold_while_in_flight: false,
             activation: ActivationRule { threshold: 0.0, hold: Duration::from_secs(30) },
             wake_source: None,
+            wake_replicas: 1,
         }
     );
 }
@@ -73,6 +74,7 @@ fn every_key_is_read() {
         ("activationThreshold", "2.5"),
         ("activationHold", "1m30s"),
         ("wakeSource", "demo-inferencepool-epp:9090"),
+        ("wakeReplicas", "3"),
         ("threshold", " 1e1 "),
     ])
     .unwrap();
@@ -94,6 +96,7 @@ fn every_key_is_read() {
                 service: "demo-inferencepool-epp".to_owned(),
                 port: 9090,
             }),
+            wake_replicas: 3,
             ..plain()
         }
     );
