@@ -1,23 +1,51 @@
-//! Pages over HTTP: one shared client for all endpoints.
+//! Pages over HTTP: a connection of its own for each endpoint in plaintext, and a general
+//! client for the rest.
 
 use std::{error::Error as StdError, io, time::Duration};
 
 use reqwest::{Client, Response, StatusCode, Url, header, redirect};
 
-use super::fetch::{Fetch, ScrapeError};
+use super::{
+    fetch::{Fetch, ScrapeError},
+    http1::{self, Resting, plain_address},
+    page::{Buffers, Page},
+};
 
 /// How much of a page is read unless told otherwise, in bytes. A pod with eight engines has a
 /// page of 300 KB.
 pub const DEFAULT_MAX_BODY: usize = 8 * 1024 * 1024;
 
+pub(super) const USER_AGENT: &str = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
+/// Plain text, so that a server that also speaks OpenMetrics does not choose that.
+pub(super) const ACCEPT: &str = "text/plain;version=0.0.4";
+
 /// Longer than the longest scrape interval, so that an endpoint keeps its one connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
 
-/// Fetches pages from pods. Cheap to clone; every clone shares one set of connections.
+/// Fetches pages from pods. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PageClient {
-    client: Client,
+    /// For TLS. It has a pool of connections of its own.
+    general: Client,
+    buffers: Buffers,
     max_body: usize,
+}
+
+/// What is kept for a server.
+#[derive(Debug, Default)]
+pub struct Connection {
+    plain: Option<Resting>,
+    /// The last fetch through the general client was answered, so that its pool most likely
+    /// holds a connection.
+    pooled: bool,
+}
+
+#[cfg(test)]
+impl Connection {
+    /// A connection is kept, and nothing has come on it.
+    pub(super) fn is_alive(&self) -> bool {
+        self.plain.as_ref().is_some_and(Resting::is_alive)
+    }
 }
 
 /// The client could not be made: the TLS backend did not start.
@@ -29,10 +57,9 @@ impl PageClient {
     /// A client that reads at most `max_body` bytes of a page.
     pub fn new(max_body: usize) -> Result<Self, ClientError> {
         let mut headers = header::HeaderMap::new();
-        // Plain text, so that a server that also speaks OpenMetrics does not choose that.
-        headers.insert(header::ACCEPT, header::HeaderValue::from_static("text/plain;version=0.0.4"));
-        let client = Client::builder()
-            .user_agent(concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION")))
+        headers.insert(header::ACCEPT, header::HeaderValue::from_static(ACCEPT));
+        let general = Client::builder()
+            .user_agent(USER_AGENT)
             .default_headers(headers)
             .http1_only()
             // A page is where the pod is, nowhere else: not behind a proxy that the
@@ -48,24 +75,21 @@ impl PageClient {
             // comes from the watch on the Kubernetes API.
             .tls_danger_accept_invalid_certs(true)
             .build()?;
-        Ok(Self { client, max_body })
+        Ok(Self { general, buffers: Buffers::default(), max_body })
     }
 
     async fn get(&self, url: &Url, reused: bool) -> Result<Response, ScrapeError> {
-        match self.client.get(url.clone()).send().await.map_err(|error| classify(&error)) {
+        match self.general.get(url.clone()).send().await.map_err(|error| classify(&error)) {
             // The server closed the kept connection while the request was on its way: that
             // says nothing about the page. The pool has dropped it, the next one is fresh.
             Err(ScrapeError::Broken) if reused => {
-                self.client.get(url.clone()).send().await.map_err(|error| classify(&error))
+                self.general.get(url.clone()).send().await.map_err(|error| classify(&error))
             }
             other => other,
         }
     }
-}
 
-impl Fetch for PageClient {
-    async fn fetch(&self, url: &Url, reused: bool, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
-        body.clear();
+    async fn fetch_pooled(&self, url: &Url, reused: bool) -> Result<Page, ScrapeError> {
         let mut response = self.get(url, reused).await?;
         match response.status() {
             StatusCode::OK => {}
@@ -76,13 +100,30 @@ impl Fetch for PageClient {
         if response.content_length().is_some_and(|length| length > self.max_body as u64) {
             return Err(too_large);
         }
+        let mut buffer = self.buffers.take();
         while let Some(chunk) = response.chunk().await.map_err(|error| classify(&error))? {
-            if body.len() + chunk.len() > self.max_body {
+            if buffer.bytes.len() + chunk.len() > self.max_body {
                 return Err(too_large);
             }
-            body.extend_from_slice(&chunk);
+            buffer.bytes.extend_from_slice(&chunk);
         }
-        Ok(())
+        let body = 0..buffer.bytes.len();
+        Ok(buffer.into_page(body))
+    }
+}
+
+impl Fetch for PageClient {
+    type Connection = Connection;
+
+    async fn fetch(&self, connection: &mut Connection, url: &Url) -> Result<Page, ScrapeError> {
+        if let Some(address) = plain_address(url) {
+            return http1::get(&mut connection.plain, address, url, self.max_body, &self.buffers).await;
+        }
+        // Boxed, for it is large and rare, and each task has room for it set aside.
+        let reused = std::mem::take(&mut connection.pooled);
+        let fetched = Box::pin(self.fetch_pooled(url, reused)).await;
+        connection.pooled = matches!(fetched, Ok(_) | Err(ScrapeError::Status(_) | ScrapeError::Redirect(_)));
+        fetched
     }
 }
 

@@ -107,7 +107,7 @@ impl<F: Fetch> GatewayPool<F> {
             set: set.clone(),
             fetch: self.fetch.clone(),
             clock: self.clock,
-            body: Vec::new(),
+            connection: F::Connection::default(),
             answered: None,
         };
         self.tasks.spawn(scraper.run(plans, self.reports.clone()))
@@ -119,11 +119,11 @@ impl<F: Fetch> GatewayPool<F> {
     }
 }
 
-struct Scraper<F> {
+struct Scraper<F: Fetch> {
     set: InferenceSetKey,
     fetch: F,
     clock: Clock,
-    body: Vec<u8>,
+    connection: F::Connection,
     /// Whether the last scrape was answered; `None` before the first.
     answered: Option<bool>,
 }
@@ -172,8 +172,8 @@ impl<F: Fetch> Scraper<F> {
     ) -> Result<GatewaySample, ScrapeError> {
         let url = Url::parse(&format!("http://{}/metrics", plan.address))
             .map_err(|error| ScrapeError::NotHttp(error.to_string()))?;
-        let fetch = self.fetch.fetch(&url, self.answered == Some(true), &mut self.body);
-        timeout(plan.timeout, fetch).await.map_err(|_| ScrapeError::TimedOut(plan.timeout))??;
-        Ok(page.read(&self.body))
+        let fetch = self.fetch.fetch(&mut self.connection, &url);
+        let body = timeout(plan.timeout, fetch).await.map_err(|_| ScrapeError::TimedOut(plan.timeout))??;
+        Ok(page.read(&body))
     }
 }

@@ -32,7 +32,7 @@ use crate::{
         GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
         external_scaler_server::ExternalScalerServer,
     },
-    scrape::{Fetch, GatewayPool, ScrapeError, ScrapePool, Scrapers},
+    scrape::{Fetch, GatewayPool, Page, ScrapeError, ScrapePool, Scrapers},
     targets::Targets,
 };
 
@@ -56,15 +56,13 @@ impl Pages {
 }
 
 impl Fetch for Pages {
-    async fn fetch(&self, url: &Url, _reused: bool, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
         let host = format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80));
         let page = self.0.lock().unwrap().get(&host).cloned();
         match page {
-            Some(page) => {
-                body.clear();
-                body.extend_from_slice(page.as_bytes());
-                Ok(())
-            }
+            Some(page) => Ok(page.as_bytes().to_vec().into()),
             None => std::future::pending().await,
         }
     }
