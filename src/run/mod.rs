@@ -198,7 +198,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let sockets = Sockets::bind(&options)?;
     let addresses = sockets.addresses;
     let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
-    let wake_client = SourceClient::new(options.page_limit, options.wake_authorities.clone())?;
+    let wake_client = SourceClient::new(client.clone(), options.wake_authorities.clone())?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()

@@ -38,7 +38,7 @@ use crate::{
         GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
         external_scaler_server::ExternalScalerServer,
     },
-    scrape::{Fetch, ScrapeError, ScrapePool, Scrapers},
+    scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
     targets::Targets,
     wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
 };
@@ -63,32 +63,26 @@ impl Pages {
 }
 
 impl Fetch for Pages {
-    async fn fetch(&self, url: &Url, _reused: bool, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
-        self.read(&format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80)), body).await
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
+        self.read(&format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80))).await
     }
 }
 
 impl SourceFetch for Pages {
-    async fn fetch(
-        &self,
-        dial: Dial<'_>,
-        _: Option<&HeaderValue>,
-        _: bool,
-        body: &mut Vec<u8>,
-    ) -> Result<(), ScrapeError> {
-        self.read(&dial.address.to_string(), body).await
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
+        self.read(&dial.address.to_string()).await
     }
 }
 
 impl Pages {
-    async fn read(&self, host: &str, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
+    async fn read(&self, host: &str) -> Result<Page, ScrapeError> {
         let page = self.0.lock().unwrap().get(host).cloned();
         match page {
-            Some(page) => {
-                body.clear();
-                body.extend_from_slice(page.as_bytes());
-                Ok(())
-            }
+            Some(page) => Ok(page.as_bytes().to_vec().into()),
             None => std::future::pending().await,
         }
     }

@@ -1,6 +1,7 @@
 //! Pages of wake-up sources over HTTP.
 
 use std::{
+    fmt::Debug,
     net::{IpAddr, SocketAddr},
     path::PathBuf,
     sync::Arc,
@@ -18,7 +19,7 @@ use thiserror::Error;
 
 use crate::{
     core::{trigger::Protocol, wake::Source},
-    scrape::{self, ScrapeError},
+    scrape::{ACCEPT, Connection, Page, PageClient, ScrapeError, USER_AGENT},
 };
 
 /// A source and where it answers.
@@ -30,31 +31,31 @@ pub struct Dial<'a> {
 
 /// Fetches pages of sources. A trait so that a source's task can be driven through virtual time.
 pub trait SourceFetch: Clone + Send + Sync + 'static {
-    /// Fetches `/metrics` into `body`, which it clears first, with `authorization` as the header
-    /// of that name and without the header where it is `None`. Does not bound its own time.
-    ///
-    /// `reused` says that the caller's last fetch from there went well.
+    /// What is kept of one fetch for the next from the same address. The default is that there
+    /// was none.
+    type Connection: Debug + Default + Send;
+
+    /// Fetches `/metrics`, with `authorization` as the header of that name and without the
+    /// header where it is `None`. Does not bound its own time.
     ///
     /// # Errors
     /// Where there is no complete answer with status 200.
     fn fetch(
         &self,
+        connection: &mut Self::Connection,
         dial: Dial<'_>,
         authorization: Option<&HeaderValue>,
-        reused: bool,
-        body: &mut Vec<u8>,
-    ) -> impl Future<Output = Result<(), ScrapeError>> + Send;
+    ) -> impl Future<Output = Result<Page, ScrapeError>> + Send;
 }
 
 /// Fetches pages over http, and over https with the server's certificate verified. Cheap to
 /// clone.
 #[derive(Clone, Debug)]
 pub struct SourceClient {
-    plain: Client,
-    /// Without it there is no authority to verify a certificate with.
+    pages: PageClient,
+    /// For https. Without it there is no authority to verify a certificate with.
     verifying: Option<Client>,
     names: Names,
-    max_body: usize,
 }
 
 #[derive(Debug, Error)]
@@ -63,19 +64,18 @@ pub enum SourceClientError {
     ReadAuthorities { path: PathBuf, source: std::io::Error },
     #[error("{path} holds no certificate authorities that can be used")]
     Authorities { path: PathBuf, source: reqwest::Error },
-    #[error("failed to set up the HTTP client of wake-up sources")]
+    #[error("failed to set up the TLS client of wake-up sources")]
     Client { source: reqwest::Error },
 }
 
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl SourceClient {
-    /// A client that reads at most `max_body` bytes of a page and believes the authorities of
+    /// A client that reads as much of a page as `pages` does, and believes the authorities of
     /// the system and those in the file `authorities` (PEM).
-    pub fn new(max_body: usize, authorities: Option<PathBuf>) -> Result<Self, SourceClientError> {
+    pub fn new(pages: PageClient, authorities: Option<PathBuf>) -> Result<Self, SourceClientError> {
         let names = Names::default();
         let failed = |source| SourceClientError::Client { source };
-        let plain = builder().tls_certs_only([]).build().map_err(failed)?;
         let more = match authorities {
             Some(path) => {
                 let pem = std::fs::read(&path)
@@ -92,34 +92,32 @@ impl SourceClient {
             Err(_) if more.is_empty() => None,
             Err(_) => Some(resolving().tls_certs_only(more).build().map_err(failed)?),
         };
-        Ok(Self { plain, verifying, names, max_body })
+        Ok(Self { pages, verifying, names })
     }
 
-    fn of(&self, dial: Dial<'_>) -> Result<(&Client, String), ScrapeError> {
-        // Anew from its parts, for a URL has no room for the scope of an IPv6 address.
-        let host = SocketAddr::new(dial.address.ip(), dial.address.port());
-        match (dial.source.protocol, dial.source.server_name()) {
-            (Protocol::Http, _) => Ok((&self.plain, format!("http://{host}/metrics"))),
-            (Protocol::Https, Some(name)) => {
-                let client = self.verifying.as_ref().ok_or_else(|| {
-                    ScrapeError::Certificate("there is no certificate authority to verify it with".to_owned())
-                })?;
-                self.names.0.pin().insert(name.clone(), host.ip());
-                Ok((client, format!("https://{name}:{}/metrics", host.port())))
-            }
-            (Protocol::Https, None) => {
-                Err(ScrapeError::Certificate("only a Service has a name to verify".to_owned()))
-            }
-        }
+    /// The client and the URL for a Service over https.
+    fn verified(&self, dial: Dial<'_>) -> Result<(&Client, Url), ScrapeError> {
+        let unverified = |problem: &str| ScrapeError::Certificate(problem.to_owned());
+        let name =
+            dial.source.server_name().ok_or_else(|| unverified("only a Service has a name to verify"))?;
+        let client = self.verifying.as_ref();
+        let client =
+            client.ok_or_else(|| unverified("there is no certificate authority to verify it with"))?;
+        let url = url(&format!("https://{name}:{}/metrics", dial.address.port()))?;
+        self.names.0.pin().insert(name, dial.address.ip());
+        Ok((client, url))
     }
+}
+
+fn url(text: &str) -> Result<Url, ScrapeError> {
+    Url::parse(text).map_err(|error| ScrapeError::Connect(error.to_string()))
 }
 
 fn builder() -> ClientBuilder {
     let mut headers = header::HeaderMap::new();
-    // Plain text, so that a server that also speaks OpenMetrics does not choose that.
-    headers.insert(header::ACCEPT, HeaderValue::from_static("text/plain;version=0.0.4"));
+    headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPT));
     Client::builder()
-        .user_agent(concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION")))
+        .user_agent(USER_AGENT)
         .default_headers(headers)
         .http1_only()
         // A source is where its Service is, nowhere else; least of all with a token.
@@ -132,15 +130,21 @@ fn builder() -> ClientBuilder {
 }
 
 impl SourceFetch for SourceClient {
+    type Connection = Connection;
+
     async fn fetch(
         &self,
+        connection: &mut Connection,
         dial: Dial<'_>,
         authorization: Option<&HeaderValue>,
-        reused: bool,
-        body: &mut Vec<u8>,
-    ) -> Result<(), ScrapeError> {
-        let (client, url) = self.of(dial)?;
-        let url = Url::parse(&url).map_err(|error| ScrapeError::Connect(error.to_string()))?;
+    ) -> Result<Page, ScrapeError> {
+        if dial.source.protocol == Protocol::Http {
+            // Anew from its parts, for a URL has no room for the scope of an IPv6 address.
+            let host = SocketAddr::new(dial.address.ip(), dial.address.port());
+            let url = url(&format!("http://{host}/metrics"))?;
+            return self.pages.fetch_plain(connection, (dial.address, &url), authorization).await;
+        }
+        let (client, url) = self.verified(dial)?;
         let request = || {
             let request = client.get(url.clone());
             match authorization {
@@ -148,7 +152,8 @@ impl SourceFetch for SourceClient {
                 None => request,
             }
         };
-        scrape::read_page(request, reused, self.max_body, body).await
+        // Boxed, for it is large and rare, and each task has room for it set aside.
+        Box::pin(self.pages.fetch_general(connection, request)).await
     }
 }
 

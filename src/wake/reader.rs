@@ -11,7 +11,7 @@ use crate::{
         gateway::{GatewayPage, GatewaySample},
         wake::{Fault, Source, Withheld},
     },
-    scrape::ScrapeError,
+    scrape::{Page, ScrapeError},
 };
 
 /// Reads pages for everybody. Cheap to clone.
@@ -24,13 +24,19 @@ pub struct Reader<F = SourceClient> {
 }
 
 /// What one source's reader remembers from reading to reading.
-#[derive(Debug, Default)]
-pub struct Memory {
-    body: Vec<u8>,
-    /// The last reading went well.
-    is_kept: bool,
+#[derive(Debug)]
+pub struct Memory<F: SourceFetch = SourceClient> {
+    connection: F::Connection,
+    /// Where the connection leads.
+    address: Option<SocketAddr>,
     /// It has answered 401 or 403 to a request without a token, so the next one has one.
     wants_token: Option<u16>,
+}
+
+impl<F: SourceFetch> Default for Memory<F> {
+    fn default() -> Self {
+        Self { connection: F::Connection::default(), address: None, wants_token: None }
+    }
 }
 
 impl<F: SourceFetch> Reader<F> {
@@ -56,12 +62,14 @@ impl<F: SourceFetch> Reader<F> {
         address: SocketAddr,
         pools: &[Arc<str>],
         limit: Duration,
-        memory: &mut Memory,
+        memory: &mut Memory<F>,
     ) -> Result<Vec<GatewaySample>, Fault> {
-        let read = self.get_page(Dial { source, address }, pools, limit, memory).await;
-        memory.is_kept = read.is_ok();
-        read?;
-        self.page.read(&memory.body, pools).ok_or(Fault::NoSignals)
+        // Another pod: what the one before it wanted, and the connection to it, are history.
+        if memory.address != Some(address) {
+            *memory = Memory { address: Some(address), ..Memory::default() };
+        }
+        let page = self.get_page(Dial { source, address }, pools, limit, memory).await?;
+        self.page.read(&page, pools).ok_or(Fault::NoSignals)
     }
 
     async fn get_page(
@@ -69,15 +77,15 @@ impl<F: SourceFetch> Reader<F> {
         dial: Dial<'_>,
         pools: &[Arc<str>],
         limit: Duration,
-        memory: &mut Memory,
-    ) -> Result<(), Fault> {
-        if memory.wants_token.is_none() {
-            match self.get(dial, None, limit, memory).await {
-                Err(ScrapeError::Status(status @ (401 | 403))) => memory.wants_token = Some(status),
+        memory: &mut Memory<F>,
+    ) -> Result<Page, Fault> {
+        let status = match memory.wants_token {
+            Some(status) => status,
+            None => match self.get(dial, None, limit, memory).await {
+                Err(ScrapeError::Status(status @ (401 | 403))) => *memory.wants_token.insert(status),
                 other => return other.map_err(fault),
-            }
-        }
-        let Some(status) = memory.wants_token else { return Ok(()) };
+            },
+        };
         let header = match &self.credentials {
             Some(credentials) => credentials.header(dial.source, pools).await,
             None => Err(Withheld::NoAccount),
@@ -100,9 +108,9 @@ impl<F: SourceFetch> Reader<F> {
         dial: Dial<'_>,
         authorization: Option<&HeaderValue>,
         limit: Duration,
-        memory: &mut Memory,
-    ) -> Result<(), ScrapeError> {
-        let fetch = self.fetch.fetch(dial, authorization, memory.is_kept, &mut memory.body);
+        memory: &mut Memory<F>,
+    ) -> Result<Page, ScrapeError> {
+        let fetch = self.fetch.fetch(&mut memory.connection, dial, authorization);
         timeout(limit, fetch).await.map_err(|_| ScrapeError::TimedOut(limit))?
     }
 }

@@ -234,13 +234,13 @@ impl<F: SourceFetch> SourcePool<F> {
 }
 
 /// The reading of one source.
-struct Task<F> {
+struct Task<F: SourceFetch> {
     source: Source,
     reader: Reader<F>,
     clock: Clock,
     directory: watch::Receiver<Arc<Directory>>,
     in_force: Arc<InForce>,
-    memory: Memory,
+    memory: Memory<F>,
     /// Whether the last reading went well; `None` before the first.
     was_read: Option<bool>,
 }

@@ -27,6 +27,7 @@ use crate::{
         wake::{Directory, Fault, Missing, Source},
     },
     fake_api::FakeApi,
+    scrape::PageClient,
 };
 
 /// Longer than anything here takes.
@@ -130,7 +131,7 @@ fn credentials(api: &FakeApi, listed: &[&str]) -> Credentials {
 }
 
 fn reader(credentials: Credentials) -> Reader {
-    Reader::new(SourceClient::new(1 << 20, None).unwrap(), Some(credentials))
+    Reader::new(SourceClient::new(PageClient::new(1 << 20).unwrap(), None).unwrap(), Some(credentials))
 }
 
 fn source(named: &str) -> Source {

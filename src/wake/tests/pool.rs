@@ -7,7 +7,7 @@ use super::*;
 use crate::{
     clock::Clock,
     core::wake::{ServicePort, pace::Pace},
-    scrape::ScrapeError,
+    scrape::{Page, ScrapeError},
 };
 
 /// Answers at once, and remembers when it was asked.
@@ -15,20 +15,14 @@ use crate::{
 struct Instantly(Arc<Mutex<Vec<tokio::time::Instant>>>);
 
 impl SourceFetch for Instantly {
-    async fn fetch(
-        &self,
-        dial: Dial<'_>,
-        _: Option<&HeaderValue>,
-        _: bool,
-        body: &mut Vec<u8>,
-    ) -> Result<(), ScrapeError> {
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
         self.0.lock().unwrap().push(tokio::time::Instant::now());
         if dial.address.port() == 1 {
             return Err(ScrapeError::Refused);
         }
-        body.clear();
-        body.extend_from_slice(b"llm_d_epp_flow_control_queue_size{inference_pool=\"a\"} 1\n");
-        Ok(())
+        Ok(b"llm_d_epp_flow_control_queue_size{inference_pool=\"a\"} 1\n".to_vec().into())
     }
 }
 
