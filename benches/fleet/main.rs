@@ -10,6 +10,7 @@ mod generator;
 mod keda;
 mod report;
 mod scaler;
+mod sleepers;
 mod steady;
 
 use std::time::Duration;
@@ -17,7 +18,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use keda_kaito_scaler::{open_files, sim::fleet::Filtering};
 
-use crate::{cores::Cores, report::Report, steady::Scene};
+use crate::{cores::Cores, report::Report, sleepers::Sleepers, steady::Scene};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -40,7 +41,7 @@ fn main() -> Result<()> {
     })
 }
 
-const ALL: [&str; 2] = ["filtered", "plain"];
+const ALL: [&str; 3] = ["filtered", "plain", "sleepers"];
 
 async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
     let scene = |endpoints| Scene {
@@ -60,6 +61,13 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
             for endpoints in sizes(smoke, &[100, 1_000, 3_000]) {
                 let scene = Scene { filtering: Filtering::GivesNothing, ..scene(endpoints) };
                 report.steady(scene.measure(cores).await?);
+            }
+        }
+        "sleepers" => {
+            let full = [(1, 500), (100, 500), (1_000, 500), (100, 0), (1_000, 0)];
+            for (sleepers, budget) in if smoke { vec![(5, 500)] } else { full.to_vec() } {
+                let scene = Sleepers { sleepers, budget, window: if smoke { SECOND } else { 12 * SECOND } };
+                report.slept(scene.measure(cores).await?);
             }
         }
         other => bail!("{other:?} is no part of this bench: it has all, {}", ALL.join(", ")),

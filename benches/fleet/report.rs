@@ -5,7 +5,7 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{cores::Cores, steady::Outcome};
+use crate::{cores::Cores, sleepers::Slept, steady::Outcome};
 
 /// What was measured so far.
 #[derive(Debug)]
@@ -55,6 +55,34 @@ impl Report {
             );
         }
         self.add("steady", outcome);
+    }
+
+    pub fn slept(&mut self, slept: Slept) {
+        let Slept { one_by_one, together, .. } = slept;
+        println!(
+            "{} sleepers, budget {}/s: {:.0} scrapes/s, {:.3} CPU s/s, {:.1} MiB; request to frame one by one \
+             {:.0} / {:.0} ms ({}), all at once {:.0} / {:.0} / {:.0} ms ({}); sample to frame within 5 ms: {} of \
+             {}; load's CPU {:.2}",
+            slept.sleepers,
+            slept.budget,
+            slept.scrapes_per_second,
+            slept.processor,
+            mebibytes(slept.resident_bytes),
+            one_by_one.p50,
+            one_by_one.p99,
+            one_by_one.count,
+            together.p50,
+            together.p99,
+            together.max,
+            together.count,
+            slept.within_5_ms,
+            slept.frames,
+            slept.generator_processor,
+        );
+        if slept.lost > 0 {
+            println!("activations lost: {}", slept.lost);
+        }
+        self.add("sleepers", slept);
     }
 
     fn add(&mut self, key: &str, figure: impl serde::Serialize) {
