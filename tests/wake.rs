@@ -48,13 +48,18 @@ async fn a_hundred_that_are_woken_at_once_each_get_their_frame() {
     let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
     let keda = ExternalScalerClient::new(channel);
 
-    let mut frames = JoinSet::new();
+    let mut opening = JoinSet::new();
     for member in &fleet.members {
         let (mut client, object) = (keda.clone(), object(&member.name));
-        let mut stream = client.stream_is_active(object.clone()).await.unwrap().into_inner();
-        // Waits for the first reading of the gateway.
-        let active = client.is_active(object).await.unwrap().into_inner().result;
-        assert!(!active, "{} sleeps", member.name);
+        opening.spawn(async move {
+            let stream = client.stream_is_active(object.clone()).await.unwrap().into_inner();
+            // Waits for the first reading of the gateway.
+            assert!(!client.is_active(object).await.unwrap().into_inner().result, "it sleeps");
+            stream
+        });
+    }
+    let mut frames = JoinSet::new();
+    for mut stream in opening.join_all().await {
         frames.spawn(async move { stream.message().await });
     }
     assert!(frames.try_join_next().is_none(), "nobody is woken yet");
