@@ -65,8 +65,8 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
         }
         "sleepers" => {
             let full = [(1, 500), (100, 500), (1_000, 500), (100, 0), (1_000, 0)];
-            for (sleepers, budget) in if smoke { vec![(5, 500)] } else { full.to_vec() } {
-                let scene = Sleepers { sleepers, budget, window: if smoke { SECOND } else { 12 * SECOND } };
+            for (count, budget) in if smoke { vec![(5, 500)] } else { full.to_vec() } {
+                let scene = Sleepers { count, budget, window: if smoke { SECOND } else { 12 * SECOND } };
                 report.slept(scene.measure(cores).await?);
             }
         }

@@ -29,7 +29,7 @@ use crate::{
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
 pub struct Sleepers {
-    pub sleepers: usize,
+    pub count: usize,
     /// `--wake-budget`, in scrapes a second; 0 is without limit.
     pub budget: u32,
     pub window: Duration,
@@ -63,12 +63,8 @@ pub struct Slept {
 
 impl Sleepers {
     pub async fn measure(self, cores: &Cores) -> Result<Slept> {
-        let plan = Plan {
-            inference_sets: self.sleepers,
-            endpoints_each: 0,
-            gateways: true,
-            pages: Filtering::Works,
-        };
+        let plan =
+            Plan { inference_sets: self.count, endpoints_each: 0, gateways: true, pages: Filtering::Works };
         let generator = Generator::start(plan, 0, |_| Health::Serves).await?;
         let fleet = &generator.fleet;
         let file = generator.file.to_str().context("a path in UTF-8")?;
@@ -115,7 +111,7 @@ impl Sleepers {
         let (within_5_ms, frames) = scaler.activations().await?;
         let lost = probed.iter().map(|(_, lost)| lost).sum::<usize>();
         Ok(Slept {
-            sleepers: self.sleepers,
+            sleepers: self.count,
             budget: self.budget,
             scrapes_per_second: (now_scraped.plain - scraped.plain) as f64 / seconds,
             processor: (after.processor - before.processor) / seconds,

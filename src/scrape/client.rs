@@ -157,6 +157,9 @@ fn classify(error: &reqwest::Error) -> ScrapeError {
     let connecting = error.is_connect();
     loop {
         if let Some(io) = root.downcast_ref::<io::Error>() {
+            if let Some(rustls::Error::InvalidCertificate(problem)) = held_tls_error(io) {
+                return ScrapeError::Certificate(problem.to_string());
+            }
             match io.kind() {
                 io::ErrorKind::ConnectionRefused => return ScrapeError::Refused,
                 io::ErrorKind::ConnectionReset
@@ -169,9 +172,6 @@ fn classify(error: &reqwest::Error) -> ScrapeError {
                 }
                 _ => {}
             }
-        }
-        if let Some(rustls::Error::InvalidCertificate(problem)) = root.downcast_ref::<rustls::Error>() {
-            return ScrapeError::Certificate(problem.to_string());
         }
         if let Some(http) = root.downcast_ref::<hyper::Error>() {
             if http.is_incomplete_message() || http.is_canceled() || http.is_closed() {
@@ -187,4 +187,10 @@ fn classify(error: &reqwest::Error) -> ScrapeError {
         }
     }
     if connecting { ScrapeError::Connect(root.to_string()) } else { ScrapeError::Broken }
+}
+
+/// The TLS error inside: what an IO error holds is not its source, and one may hold another.
+fn held_tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let held = error.get_ref()?;
+    held.downcast_ref().or_else(|| held_tls_error(held.downcast_ref()?))
 }

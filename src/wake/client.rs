@@ -63,7 +63,7 @@ pub enum SourceClientError {
     #[error("failed to read the certificate authorities in {path}")]
     ReadAuthorities { path: PathBuf, source: std::io::Error },
     #[error("{path} holds no certificate authorities that can be used")]
-    Authorities { path: PathBuf, source: reqwest::Error },
+    NoAuthorities { path: PathBuf },
     #[error("failed to set up the TLS client of wake-up sources")]
     Client { source: reqwest::Error },
 }
@@ -80,8 +80,11 @@ impl SourceClient {
             Some(path) => {
                 let pem = std::fs::read(&path)
                     .map_err(|source| SourceClientError::ReadAuthorities { path: path.clone(), source })?;
-                Certificate::from_pem_bundle(&pem)
-                    .map_err(|source| SourceClientError::Authorities { path, source })?
+                let authorities = Certificate::from_pem_bundle(&pem).unwrap_or_default();
+                if authorities.is_empty() {
+                    return Err(SourceClientError::NoAuthorities { path });
+                }
+                authorities
             }
             None => Vec::new(),
         };

@@ -4,8 +4,8 @@
 //! the scaler's own: it belongs to an account whose only right is to get `/metrics`, lives ten
 //! minutes, and goes only to a Service that the operator has listed, or that the InferencePool
 //! of the InferenceSet names as its endpoint picker. Whoever may write InferencePools and
-//! Services in a namespace can pass a server off as a picker there: what such a server gains
-//! is what the account may do.
+//! Services, or EndpointSlices, in a namespace can pass a server off as a picker there: what
+//! such a server gains is what the account may do.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -64,6 +64,7 @@ struct Token {
     header: Option<HeaderValue>,
     /// Whether the last request for one failed.
     problem: Option<Arc<str>>,
+    asked_at: Instant,
     /// When to ask for another.
     renew_at: Instant,
     /// When the header is no longer accepted.
@@ -82,6 +83,8 @@ const LIFETIME: Duration = Duration::from_secs(600);
 const RENEWAL: f64 = 0.8;
 /// Between two attempts that fail.
 const PAUSE: Duration = Duration::from_secs(10);
+/// For how long a token is new: a source that does not accept it is itself at fault.
+const DOUBT: Duration = Duration::from_secs(60);
 /// For how long a pool is believed to name the picker that it did.
 const BELIEF: Duration = Duration::from_secs(300);
 /// How long a call of the API may take.
@@ -95,7 +98,7 @@ impl Credentials {
     #[must_use]
     pub fn new(client: Client, settings: CredentialSettings) -> Self {
         let now = Instant::now();
-        let token = Token { header: None, problem: None, renew_at: now, ends_at: now };
+        let token = Token { header: None, problem: None, asked_at: now, renew_at: now, ends_at: now };
         Self(Arc::new(Inner { client, settings, token: Mutex::new(token), pickers: Mutex::default() }))
     }
 
@@ -176,6 +179,7 @@ impl Credentials {
         let mut token = self.0.token.lock().await;
         let now = Instant::now();
         if now >= token.renew_at {
+            token.asked_at = now;
             match self.request(account).await {
                 Ok((header, lifetime)) => {
                     if token.problem.take().is_some() {
@@ -198,6 +202,16 @@ impl Credentials {
         match &token.header {
             Some(header) if Instant::now() < token.ends_at => Ok(header.clone()),
             _ => Err(Withheld::NoAnswer(token.problem.clone().unwrap_or_default())),
+        }
+    }
+
+    /// Takes note that a source did not accept `header`. Where that is no longer a new token it
+    /// may have been taken back, with its account for example: another one is asked for.
+    pub async fn refused(&self, header: &HeaderValue) {
+        let mut token = self.0.token.lock().await;
+        let now = Instant::now();
+        if token.header.as_ref() == Some(header) && now >= token.asked_at + DOUBT {
+            token.renew_at = now;
         }
     }
 

@@ -95,12 +95,19 @@ impl<F: SourceFetch> Reader<F> {
             memory.wants_token = None;
             Fault::Withheld { status, why }
         })?;
-        match self.get(dial, Some(&header), limit, memory).await {
+        let read = match self.get(dial, Some(&header), limit, memory).await {
             Err(ScrapeError::Status(401)) => Err(Fault::TokenRefused),
             Err(ScrapeError::Status(403)) => Err(Fault::Forbidden),
             Err(ScrapeError::Status(500)) => Err(Fault::CannotReview),
             other => other.map_err(fault),
+        };
+        // Most pickers answer 500 to a token that is no longer good.
+        if let (Err(Fault::TokenRefused | Fault::CannotReview), Some(credentials)) =
+            (&read, &self.credentials)
+        {
+            credentials.refused(&header).await;
         }
+        read
     }
 
     async fn get(

@@ -163,12 +163,12 @@ impl Trust {
     /// `pools`: those that are read there. `listed`: the operator's list.
     #[must_use]
     pub fn of(source: &Source, pools: &BTreeSet<Arc<str>>, listed: &BTreeSet<ObjectName>) -> Self {
-        let Place::Service(ServicePort { service, .. }) = &source.place else { return Self::Tenant };
+        let Place::Service(ServicePort { service, port }) = &source.place else { return Self::Tenant };
         if listed.contains(service) {
             return Self::Listed;
         }
-        let owners: Vec<_> =
-            pools.iter().filter(|pool| *picker_service(pool) == *service.name).cloned().collect();
+        let is_picker_of = |pool: &&Arc<str>| *port == METRICS_PORT && *picker_service(pool) == *service.name;
+        let owners: Vec<_> = pools.iter().filter(is_picker_of).cloned().collect();
         if owners.is_empty() { Self::Tenant } else { Self::PickerOf(owners) }
     }
 }
@@ -250,6 +250,7 @@ mod tests {
                 source("team-a", "demo-inferencepool-epp:9090"),
                 Trust::PickerOf(vec!["demo-inferencepool".into()]),
             ),
+            (source("team-a", "demo-inferencepool-epp:9002"), Trust::Tenant),
             (source("team-a", "evil:9090"), Trust::Tenant),
             // A picker, but of none of the pools that are read there.
             (source("team-a", "other-inferencepool-epp:9090"), Trust::Tenant),

@@ -1,5 +1,6 @@
 //! Sources over real sockets, and an API server in memory.
 
+mod https;
 mod pool;
 mod prober;
 mod tokens;

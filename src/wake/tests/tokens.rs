@@ -148,6 +148,25 @@ async fn a_token_is_renewed_in_time_and_outlives_the_api_server() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_token_that_was_taken_back_is_replaced() {
+    let credentials = credentials(&api(), &["epp"]);
+    let (source, pools) = (source("epp:80"), [Arc::from(POOL)]);
+    let first = credentials.header(&source, &pools).await.unwrap();
+    credentials.refused(&first).await;
+    assert_eq!(
+        credentials.header(&source, &pools).await.unwrap(),
+        first,
+        "it is new: the source is at fault"
+    );
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    credentials.refused(&first).await;
+    let second = credentials.header(&source, &pools).await.unwrap();
+    assert_eq!(second, "Bearer token-2");
+    credentials.refused(&first).await;
+    assert_eq!(credentials.header(&source, &pools).await.unwrap(), second, "the old one says nothing of it");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_pool_that_turns_elsewhere_takes_the_token_with_it() {
     let api = api();
     put_pool(&api, POOL, "demo-inferencepool-epp");
