@@ -4,6 +4,7 @@ CARGO ?= cargo
 
 include mk/chart.mk
 include mk/image.mk
+include mk/e2e.mk
 
 .PHONY: help
 help: ## This list.
