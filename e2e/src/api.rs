@@ -92,6 +92,14 @@ impl fmt::Debug for Api {
     }
 }
 
+/// The API server's words where they are all that matters; kube would print its status twice.
+fn short(error: kube::Error) -> anyhow::Error {
+    match error {
+        kube::Error::Api(status) => anyhow!("{} ({})", status.message, status.code),
+        error => error.into(),
+    }
+}
+
 /// Who writes, in managedFields.
 const MANAGER: &str = "e2e";
 /// Between attempts to watch; the API server is restarted under some scenarios.
@@ -124,7 +132,11 @@ impl Api {
         let (api, name) = self.place(object)?;
         let parameters = PatchParams::apply(MANAGER).force();
         let applied = api.patch(&name, &parameters, &Patch::Apply(object)).await;
-        value(applied.with_context(|| format!("failed to apply {} {name}", text(object, "/kind")))?)
+        value(
+            applied
+                .map_err(short)
+                .with_context(|| format!("failed to apply {} {name}", text(object, "/kind")))?,
+        )
     }
 
     /// Creates an object, under another field manager where one is named.
@@ -132,7 +144,12 @@ impl Api {
         let (api, name) = self.place(object)?;
         let object: DynamicObject = serde_json::from_value(object.clone()).context("not an object")?;
         let parameters = PostParams { field_manager: manager.map(str::to_owned), ..PostParams::default() };
-        value(api.create(&parameters, &object).await.with_context(|| format!("failed to create {name}"))?)
+        value(
+            api.create(&parameters, &object)
+                .await
+                .map_err(short)
+                .with_context(|| format!("failed to create {name}"))?,
+        )
     }
 
     fn place(&self, object: &Value) -> Result<(kube::Api<DynamicObject>, String)> {
@@ -146,25 +163,31 @@ impl Api {
 
     pub async fn get(&self, object: &Object) -> Result<Option<Value>> {
         let found = self.at(object).get_opt(&object.name).await;
-        found.with_context(|| format!("failed to get {object}"))?.map(value).transpose()
+        found.map_err(short).with_context(|| format!("failed to get {object}"))?.map(value).transpose()
     }
 
     /// The objects of a kind in `namespace`, or everywhere where that is empty.
     pub async fn list(&self, kind: Kind, namespace: &str) -> Result<Vec<Value>> {
         let listed = self.of(&kind.resource(), namespace).list(&ListParams::default()).await;
-        listed.with_context(|| format!("failed to list {}", kind.1))?.items.into_iter().map(value).collect()
+        listed
+            .map_err(short)
+            .with_context(|| format!("failed to list {}", kind.1))?
+            .items
+            .into_iter()
+            .map(value)
+            .collect()
     }
 
     pub async fn merge(&self, object: &Object, patch: Value) -> Result<Value> {
         let patched =
             self.at(object).patch(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await;
-        value(patched.with_context(|| format!("failed to patch {object}"))?)
+        value(patched.map_err(short).with_context(|| format!("failed to patch {object}"))?)
     }
 
     pub async fn merge_status(&self, object: &Object, status: Value) -> Result<()> {
         let patch = Patch::Merge(json!({"status": status}));
         let patched = self.at(object).patch_status(&object.name, &PatchParams::default(), &patch).await;
-        patched.map(drop).with_context(|| format!("failed to patch the status of {object}"))
+        patched.map(drop).map_err(short).with_context(|| format!("failed to patch the status of {object}"))
     }
 
     /// Deletes an object, if it is there.
@@ -183,27 +206,31 @@ impl Api {
         match self.at(object).delete(&object.name, parameters).await {
             Ok(_) => Ok(()),
             Err(kube::Error::Api(status)) if status.code == 404 || status.code == 409 => Ok(()),
-            Err(error) => Err(error).with_context(|| format!("failed to delete {object}")),
+            Err(error) => Err(short(error)).with_context(|| format!("failed to delete {object}")),
         }
     }
 
     /// A path of the API, as it is answered.
     pub async fn raw(&self, path: &str) -> Result<Value> {
         let request = http::Request::get(path).body(vec![]).context("not a path")?;
-        self.client.request(request).await.with_context(|| format!("failed to get {path}"))
+        self.client.request(request).await.map_err(short).with_context(|| format!("failed to get {path}"))
     }
 
     /// A path of the API server that answers in plain text.
     pub async fn raw_text(&self, path: &str) -> Result<String> {
         let request = http::Request::get(path).body(vec![]).context("not a path")?;
-        self.client.request_text(request).await.with_context(|| format!("failed to get {path}"))
+        self.client
+            .request_text(request)
+            .await
+            .map_err(short)
+            .with_context(|| format!("failed to get {path}"))
     }
 
     /// Posts to a path, such as a subresource's.
     pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let request = http::Request::post(path).header("Content-Type", "application/json");
         let request = request.body(body.to_string().into_bytes()).context("not a path")?;
-        self.client.request(request).await.with_context(|| format!("failed to post to {path}"))
+        self.client.request(request).await.map_err(short).with_context(|| format!("failed to post to {path}"))
     }
 
     /// A token of a ServiceAccount.

@@ -8,7 +8,7 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::sync::watch;
 use tokio_util::task::TaskTracker;
-use tracing::warn;
+use tracing::debug;
 
 use crate::{
     api::{Api, INFERENCE_SET, Objects, POD, WORKSPACE, condition, label, number, text},
@@ -60,7 +60,7 @@ impl Kaito {
             for result in reconciled.into_iter().chain([orphans]) {
                 // What was changed meanwhile shows in a later event.
                 if let Err(error) = result {
-                    warn!("KAITO's stand-in: {error:#}");
+                    debug!("KAITO's stand-in: {error:#}");
                 }
             }
         }

@@ -102,6 +102,10 @@ impl Release {
             "--metrics-service-bind-address=127.0.0.1:9666",
             "--enable-cert-rotation=false",
             "--leader-elect=false",
+            // As its operators set it for many ScaledObjects; the default of 20 requests a second is
+            // what would be measured here.
+            "--kube-api-qps=200",
+            "--kube-api-burst=400",
             "--zap-log-level=info",
             "--zap-encoder=console",
             "--zap-time-encoding=rfc3339nano",

@@ -221,7 +221,7 @@ impl Running {
             match self.kubelet.api.merge_status(&object, status.clone()).await {
                 Ok(()) => return Ok(()),
                 Err(error) => {
-                    let gone = error.chain().any(|cause| cause.to_string().contains("NotFound"));
+                    let gone = error.chain().any(|cause| cause.to_string().contains("(404)"));
                     if gone || self.stop.is_cancelled() {
                         return Err(error);
                     }

@@ -32,7 +32,8 @@ pub enum Health {
 /// How many requests wait.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Waiting {
-    /// In all, shared by the pods that serve: a queue that more replicas make shorter for each.
+    /// In all, and all on the first pod that serves: a request does not move to another queue, and
+    /// a total of samples of different age must not count it twice.
     Total(f64),
     /// On each pod.
     Each(f64),
@@ -116,7 +117,7 @@ impl Model {
         self.state().holds_status
     }
 
-    /// Has so many requests wait in all, shared by the pods that serve.
+    /// Has so many requests wait in all, on the first pod that serves.
     pub fn wait_in_all(&self, waiting: f64) {
         self.change(|state| state.waiting = Waiting::Total(waiting));
     }
@@ -155,9 +156,10 @@ impl Model {
         match slot {
             Slot::Waiting => {
                 let own = state.pods.get(pod).and_then(|pod| pod.waiting);
-                let serving = state.pods.values().filter(|pod| pod.serves).count().max(1);
+                let first = state.pods.iter().find(|(_, pod)| pod.serves).map(|(name, _)| name.as_str());
                 own.unwrap_or(match state.waiting {
-                    Waiting::Total(total) => total / serving as f64,
+                    Waiting::Total(total) if first == Some(pod) => total,
+                    Waiting::Total(_) => 0.0,
                     Waiting::Each(each) => each,
                 })
             }

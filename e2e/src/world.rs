@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
 
 use crate::{
@@ -55,6 +55,8 @@ pub struct World {
 pub const SOON: Duration = Duration::from_secs(30);
 /// For what takes a restart of something, or several steps.
 pub const LATER: Duration = Duration::from_secs(90);
+
+const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
 impl World {
     /// Brings up everything, the scaler first: it has to bear that neither KEDA nor KAITO is
@@ -156,6 +158,28 @@ impl World {
         Ok(targets)
     }
 
+    /// How many StreamIsActive calls each of the scaler's pods serves.
+    pub async fn streams(&self) -> Result<BTreeMap<String, u64>> {
+        let mut streams = BTreeMap::new();
+        for (pod, address) in self.scaler_pods().await? {
+            // One that starts or ends serves nobody.
+            let Ok(page) = self.page(&address, "/metrics").await else { continue };
+            let open = page.lines().find_map(|line| line.strip_prefix("keda_kaito_scaler_open_streams "));
+            streams.insert(pod, open.and_then(|open| open.parse().ok()).unwrap_or(0));
+        }
+        Ok(streams)
+    }
+
+    /// Waits until the scaler's pods serve so many streams between them.
+    pub async fn streams_are_back(&self, streams: u64, limit: Duration) -> Result<Instant> {
+        until_asked(&format!("{streams} streams are open"), limit, || async {
+            let open = self.streams().await.map_err(|error| format!("{error:#}"))?;
+            let all: u64 = open.values().sum();
+            (all >= streams).then(Instant::now).ok_or_else(|| format!("{open:?}"))
+        })
+        .await
+    }
+
     /// What in the scaler's logs must not be there: refused calls and panics.
     pub fn complaints(&self) -> Result<Vec<String>> {
         let mut found = vec![];
@@ -172,7 +196,9 @@ impl World {
                 .with_context(|| format!("failed to read {}", path.display()))?;
             let is_bad = |line: &&str| {
                 let line = line.to_lowercase();
-                line.contains("forbidden") || line.contains("panicked")
+                let is_refused =
+                    line.contains("forbidden") && !line.contains("because it is being terminated");
+                is_refused || line.contains("panicked")
             };
             found
                 .extend(log.lines().filter(is_bad).take(3).map(|line| format!("{}: {line}", path.display())));
@@ -268,12 +294,23 @@ impl Stage {
     /// Makes one that is provisioned for one metric: ten waiting requests a replica, at most
     /// `max` replicas, and an HPA that follows at once.
     pub async fn annotated(&self, name: &str, max: u32, more: &[(&str, &str)]) -> Result<Arc<Model>> {
+        self.annotated_with(name, 1, max, more).await
+    }
+
+    /// The same, with more than one replica to begin with.
+    pub async fn annotated_with(
+        &self,
+        name: &str,
+        replicas: u32,
+        max: u32,
+        more: &[(&str, &str)],
+    ) -> Result<Arc<Model>> {
         let max = max.to_string();
         let mut annotations =
             vec![("auto-provision", "true"), ("threshold", "10"), ("max-replicas", max.as_str())];
         annotations.extend(AT_ONCE);
         annotations.extend(more);
-        self.inference_set(name, 1, &annotations).await
+        self.inference_set(name, replicas, &annotations).await
     }
 
     /// Makes a ScaledObject by hand, with one trigger of type external-push.
@@ -388,19 +425,37 @@ impl Stage {
             .await
     }
 
-    /// Watches that the wanted replicas stay as they are until the HPA has looked `times`
-    /// times, as its resource's version and its reads of the metric show.
+    /// Sees to it that the wanted replicas stay as they are for `period`: as long as several
+    /// rounds of the HPA.
     pub async fn holds(&self, name: &str, replicas: i64, period: Duration) -> Result<()> {
+        match timeout(period, self.strays(name, replicas)).await {
+            Ok(strayed) => strayed,
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// Sees to it that the wanted replicas stay as they are while `meanwhile` happens.
+    pub async fn steady<T>(
+        &self,
+        name: &str,
+        replicas: i64,
+        meanwhile: impl Future<Output = Result<T>>,
+    ) -> Result<T> {
+        tokio::select! {
+            strayed = self.strays(name, replicas) => Err(strayed.err().unwrap_or_else(|| anyhow!("the watch ended"))),
+            done = meanwhile => done,
+        }
+    }
+
+    /// Resolves, with an error, when the wanted replicas are not `replicas`.
+    async fn strays(&self, name: &str, replicas: i64) -> Result<()> {
         let set = INFERENCE_SET.named(&self.namespace, name);
-        let what = format!("wants other than {replicas} replicas");
-        let strayed = self.api().until(&set, &what, period, |set| {
+        let strayed = self.api().until(&set, "strays", FOR_EVER, |set| {
             let seen = number(set.ok_or("not there")?, "/spec/replicas");
             if seen == Some(replicas) { Err(format!("{seen:?}")) } else { Ok(seen) }
         });
-        match strayed.await {
-            Ok(seen) => bail!("{set} was to stay at {replicas} replicas for {period:?} and went to {seen:?}"),
-            Err(_) => Ok(()),
-        }
+        let seen = strayed.await?;
+        bail!("{set} was to stay at {replicas} replicas and went to {seen:?}")
     }
 
     /// What the external metrics API answers for the first metric of a ScaledObject.

@@ -1,8 +1,11 @@
 //! The scenarios, one file for each group. A new one: a function in the file of its group, and
 //! a line in that file's `ALL`. A new group: a file, and a line in [`all`].
 
+mod failures;
 mod provisioning;
 mod scaling;
+mod unknown;
+mod zero;
 
 use anyhow::Result;
 use futures::future::BoxFuture;
@@ -18,21 +21,22 @@ pub struct Scenario {
     pub shows: &'static str,
     /// It restarts or breaks something that others need, so it runs alone.
     pub disturbs: bool,
-    pub run: fn(Stage) -> BoxFuture<'static, Result<()>>,
+    pub run: Run,
 }
 
+type Run = fn(Stage) -> BoxFuture<'static, Result<()>>;
+
 /// A scenario that runs beside others.
-const fn beside(
-    name: &'static str,
-    shows: &'static str,
-    run: fn(Stage) -> BoxFuture<'static, Result<()>>,
-) -> Scenario {
+const fn beside(name: &'static str, shows: &'static str, run: Run) -> Scenario {
     Scenario { name, shows, disturbs: false, run }
 }
 
-/// Every scenario, those that disturb others last.
+/// A scenario that runs alone, after those that do not.
+const fn alone(name: &'static str, shows: &'static str, run: Run) -> Scenario {
+    Scenario { name, shows, disturbs: true, run }
+}
+
+/// Every scenario, in the order in which those that run alone do.
 pub fn all() -> Vec<Scenario> {
-    let mut all = [provisioning::ALL, scaling::ALL].concat();
-    all.sort_by_key(|scenario| scenario.disturbs);
-    all
+    [provisioning::ALL, scaling::ALL, unknown::ALL, zero::ALL, failures::ALL].concat()
 }
