@@ -48,6 +48,7 @@ pub struct ControlPlane {
     etcd: Process,
     api_server: Mutex<Process>,
     controllers: Mutex<Process>,
+    starts: Mutex<Vec<(jiff::Timestamp, jiff::Timestamp)>>,
     /// A kubeconfig of the cluster's administrator.
     pub admin: String,
     pub api: Api,
@@ -84,7 +85,8 @@ impl ControlPlane {
         });
         controllers.while_alive(works).await?;
         let (api_server, controllers) = (Mutex::new(api_server), Mutex::new(controllers));
-        Ok(Self { folders, certificate: authority.certificate, etcd, api_server, controllers, admin, api })
+        let (certificate, starts) = (authority.certificate, Mutex::default());
+        Ok(Self { folders, certificate, etcd, api_server, controllers, starts, admin, api })
     }
 
     /// The PEM of the CA that signs the API server's certificate.
@@ -97,12 +99,21 @@ impl ControlPlane {
         kubeconfig(&self.certificate, API_SERVER.1, &Access::Token(token))
     }
 
-    /// Stops the API server and starts it anew; its clients see refused connections meanwhile.
+    /// Kills the API server and starts it anew; its clients see refused connections meanwhile.
     pub async fn restart_api_server(&self) -> Result<()> {
         let mut api_server = self.api_server.lock().await;
-        api_server.stop(STOP_LIMIT).await?;
+        let begun = jiff::Timestamp::now();
+        api_server.kill().await?;
         *api_server = Process::start("kube-apiserver", self::api_server(&self.folders), &self.folders.logs)?;
-        api_ready(&self.api, &api_server).await
+        api_ready(&self.api, &api_server).await?;
+        let mut starts = self.starts.lock().await;
+        starts.push((begun, jiff::Timestamp::now()));
+        Ok(())
+    }
+
+    /// When the API server started anew: before it knows its roles it refuses everybody.
+    pub async fn starts(&self) -> Vec<(jiff::Timestamp, jiff::Timestamp)> {
+        self.starts.lock().await.clone()
     }
 
     /// Halts etcd, so that the API server's reads and writes hang.
@@ -119,14 +130,6 @@ impl ControlPlane {
         let mut controllers = self.controllers.lock().await;
         controllers.stop(STOP_LIMIT).await?;
         *controllers = start_controllers(&self.folders, sync)?;
-        Ok(())
-    }
-
-    /// Ends everything, in the order in which nobody misses anybody.
-    pub async fn stop(&self) -> Result<()> {
-        self.controllers.lock().await.stop(STOP_LIMIT).await?;
-        self.api_server.lock().await.stop(STOP_LIMIT).await?;
-        self.etcd.stop(STOP_LIMIT).await?;
         Ok(())
     }
 }

@@ -152,12 +152,6 @@ impl Keda {
         drop(operator);
         self.ready(api).await
     }
-
-    pub async fn stop(&self) -> Result<()> {
-        self.adapter.lock().await.stop(LIMIT).await?;
-        self.operator.lock().await.stop(LIMIT).await?;
-        Ok(())
-    }
 }
 
 /// Waits until the adapter serves the external metrics API, and the operator is ready.

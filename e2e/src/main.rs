@@ -199,7 +199,7 @@ async fn run(common: &Common, names: &[String], json: Option<&Path>, keep: bool)
     for scenario in alone {
         play(world.clone(), scenario).await;
     }
-    let complaints = world.complaints()?;
+    let complaints = world.complaints().await?;
     let failure = (!complaints.is_empty()).then(|| complaints.join("\n"));
     report.end("the scaler's logs", begun.elapsed(), failure);
     println!("\n{}", report.table());
@@ -224,8 +224,7 @@ async fn run(common: &Common, names: &[String], json: Option<&Path>, keep: bool)
             std::future::pending::<()>().await;
         }
     }
-    world.keda.stop().await?;
-    world.plane.stop().await?;
+    // Every process ends with this one.
     Ok(if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -235,7 +234,7 @@ async fn play(world: Arc<World>, scenario: Scenario) {
     let played = async {
         let stage = Stage::set(&world, name).await?;
         (scenario.run)(stage.clone()).await?;
-        stage.clear().await
+        stage.clear(scenario.disturbs).await
     };
     let failure = match timeout(LIMIT, played).await {
         Ok(Ok(())) => None,

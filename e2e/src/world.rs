@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
 
-use anyhow::{Context, Result, anyhow, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
 use tokio::time::{Instant, timeout};
 use tokio_util::task::TaskTracker;
@@ -170,19 +170,23 @@ impl World {
         Ok(streams)
     }
 
-    /// Waits until the scaler's pods serve so many streams between them.
-    pub async fn streams_are_back(&self, streams: u64, limit: Duration) -> Result<Instant> {
-        until_asked(&format!("{streams} streams are open"), limit, || async {
+    /// Waits until KEDA has a stream open for each ScaledObject, whichever pod serves it.
+    pub async fn streams_are_open(&self, limit: Duration) -> Result<Instant> {
+        until_asked("KEDA has a stream open for each ScaledObject", limit, || async {
+            let objects = self.api.list(SCALED_OBJECT, "").await.map_err(|error| format!("{error:#}"))?;
+            let live = |object: &&Value| object.pointer("/metadata/deletionTimestamp").is_none();
+            let live = objects.iter().filter(live).count();
             let open = self.streams().await.map_err(|error| format!("{error:#}"))?;
-            let all: u64 = open.values().sum();
-            (all >= streams).then(Instant::now).ok_or_else(|| format!("{open:?}"))
+            let all = usize::try_from(open.values().sum::<u64>()).unwrap_or(usize::MAX);
+            (all == live).then(Instant::now).ok_or_else(|| format!("{open:?} for {live}"))
         })
         .await
     }
 
     /// What in the scaler's logs must not be there: refused calls and panics.
-    pub fn complaints(&self) -> Result<Vec<String>> {
+    pub async fn complaints(&self) -> Result<Vec<String>> {
         let mut found = vec![];
+        let starts = self.plane.starts().await;
         let logs = &self.setup.folders.logs;
         for file in std::fs::read_dir(logs).with_context(|| format!("failed to read {}", logs.display()))? {
             let path = file.context("failed to read a folder")?.path();
@@ -194,11 +198,15 @@ impl World {
             }
             let log = std::fs::read_to_string(&path)
                 .with_context(|| format!("failed to read {}", path.display()))?;
+            let is_excused = |line: &str| {
+                let at = line.split_whitespace().next().and_then(|at| at.parse::<jiff::Timestamp>().ok());
+                let in_start =
+                    at.is_some_and(|at| starts.iter().any(|(from, to)| (*from..=*to).contains(&at)));
+                in_start || line.contains("because it is being terminated")
+            };
             let is_bad = |line: &&str| {
-                let line = line.to_lowercase();
-                let is_refused =
-                    line.contains("forbidden") && !line.contains("because it is being terminated");
-                is_refused || line.contains("panicked")
+                let lower = line.to_lowercase();
+                lower.contains("panicked") || (lower.contains("forbidden") && !is_excused(line))
             };
             found
                 .extend(log.lines().filter(is_bad).take(3).map(|line| format!("{}: {line}", path.display())));
@@ -245,9 +253,22 @@ impl Stage {
         Ok(Self { world: world.clone(), scenario, namespace })
     }
 
-    /// Removes what the scenario made, without waiting for it.
-    pub async fn clear(&self) -> Result<()> {
-        self.world.api.delete(&NAMESPACE.named("", &self.namespace)).await
+    /// Removes what the scenario made; `wholly` waits until KEDA has let go of it.
+    pub async fn clear(&self, wholly: bool) -> Result<()> {
+        self.world.api.delete(&NAMESPACE.named("", &self.namespace)).await?;
+        if !wholly {
+            return Ok(());
+        }
+        let gone = self.world.api.until_all(
+            SCALED_OBJECT,
+            &self.namespace,
+            "no ScaledObject is left",
+            LATER,
+            |all| {
+                if all.is_empty() { Ok(()) } else { Err(format!("{:?}", all.keys())) }
+            },
+        );
+        gone.await
     }
 
     pub fn api(&self) -> &Api {
@@ -458,16 +479,14 @@ impl Stage {
         bail!("{set} was to stay at {replicas} replicas and went to {seen:?}")
     }
 
-    /// What the external metrics API answers for the first metric of a ScaledObject.
-    pub async fn metric(&self, name: &str) -> Result<f64> {
+    /// What the external metrics API answers for the metric of a ScaledObject whose name has
+    /// `part` in it.
+    pub async fn metric_named(&self, name: &str, part: &str) -> Result<f64> {
         let object =
             self.api().get(&SCALED_OBJECT.named(&self.namespace, name)).await?.context("no ScaledObject")?;
-        let metric = text(&object, "/status/externalMetricNames/0");
-        ensure!(!metric.is_empty(), "KEDA has no metric of {name} yet");
-        self.metric_of(name, &metric).await
-    }
-
-    pub async fn metric_of(&self, name: &str, metric: &str) -> Result<f64> {
+        let names = object.pointer("/status/externalMetricNames").and_then(Value::as_array);
+        let mut names = names.into_iter().flatten().filter_map(Value::as_str);
+        let metric = names.find(|name| name.contains(part)).context("KEDA has no such metric yet")?;
         let path = format!(
             "/apis/external.metrics.k8s.io/v1beta1/namespaces/{}/{metric}?labelSelector=scaledobject.keda.sh%2Fname%3D{name}",
             self.namespace
@@ -476,10 +495,16 @@ impl Stage {
         quantity(&text(&answer, "/items/0/value")).with_context(|| format!("no value in {answer}"))
     }
 
-    /// Waits until the external metrics API answers `value`.
+    /// Waits until the external metrics API answers `value` for the one metric.
     pub async fn metric_is(&self, name: &str, value: f64) -> Result<()> {
-        until_asked(&format!("external.metrics.k8s.io says {value} for {name}"), SOON, || async {
-            let seen = self.metric(name).await.map_err(|error| format!("{error:#}"))?;
+        self.metric_named_is(name, "", value).await
+    }
+
+    /// Waits until the external metrics API answers `value` for the metric with `part` in its
+    /// name.
+    pub async fn metric_named_is(&self, name: &str, part: &str, value: f64) -> Result<()> {
+        until_asked(&format!("external.metrics.k8s.io says {value} for {name} {part}"), SOON, || async {
+            let seen = self.metric_named(name, part).await.map_err(|error| format!("{error:#}"))?;
             ((seen - value).abs() < 0.01).then_some(()).ok_or_else(|| seen.to_string())
         })
         .await

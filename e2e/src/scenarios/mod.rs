@@ -1,6 +1,7 @@
 //! The scenarios, one file for each group. A new one: a function in the file of its group, and
 //! a line in that file's `ALL`. A new group: a file, and a line in [`all`].
 
+mod certificates;
 mod failures;
 mod provisioning;
 mod scaling;
@@ -38,5 +39,5 @@ const fn alone(name: &'static str, shows: &'static str, run: Run) -> Scenario {
 
 /// Every scenario, in the order in which those that run alone do.
 pub fn all() -> Vec<Scenario> {
-    [provisioning::ALL, scaling::ALL, unknown::ALL, zero::ALL, failures::ALL].concat()
+    [provisioning::ALL, scaling::ALL, unknown::ALL, zero::ALL, certificates::ALL, failures::ALL].concat()
 }

@@ -121,8 +121,9 @@ async fn policies(stage: Stage) -> Result<()> {
         model.wait_in_all(28.0);
         stage.wants("max", 3, LATER).await?;
         stage.has("max", 3).await?;
-        model.wait_in_all(0.0);
         model.run_on_each(8.0, 0.7);
+        stage.metric_named_is("max", "kv_cache_usage_perc", 2.1).await?;
+        model.wait_in_all(0.0);
         // Nobody waits, but the caches are nearly full: the larger wish of the two is to stay.
         stage.holds("max", 3, ROUNDS).await?;
         model.run_on_each(0.0, 0.0);
