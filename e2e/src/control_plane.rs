@@ -48,7 +48,6 @@ pub struct ControlPlane {
     etcd: Process,
     api_server: Mutex<Process>,
     controllers: Mutex<Process>,
-    starts: Mutex<Vec<(jiff::Timestamp, jiff::Timestamp)>>,
     /// A kubeconfig of the cluster's administrator.
     pub admin: String,
     pub api: Api,
@@ -85,8 +84,8 @@ impl ControlPlane {
         });
         controllers.while_alive(works).await?;
         let (api_server, controllers) = (Mutex::new(api_server), Mutex::new(controllers));
-        let (certificate, starts) = (authority.certificate, Mutex::default());
-        Ok(Self { folders, certificate, etcd, api_server, controllers, starts, admin, api })
+        let certificate = authority.certificate;
+        Ok(Self { folders, certificate, etcd, api_server, controllers, admin, api })
     }
 
     /// The PEM of the CA that signs the API server's certificate.
@@ -102,18 +101,9 @@ impl ControlPlane {
     /// Kills the API server and starts it anew; its clients see refused connections meanwhile.
     pub async fn restart_api_server(&self) -> Result<()> {
         let mut api_server = self.api_server.lock().await;
-        let begun = jiff::Timestamp::now();
         api_server.kill().await?;
         *api_server = Process::start("kube-apiserver", self::api_server(&self.folders), &self.folders.logs)?;
-        api_ready(&self.api, &api_server).await?;
-        let mut starts = self.starts.lock().await;
-        starts.push((begun, jiff::Timestamp::now()));
-        Ok(())
-    }
-
-    /// When the API server started anew: before it knows its roles it refuses everybody.
-    pub async fn starts(&self) -> Vec<(jiff::Timestamp, jiff::Timestamp)> {
-        self.starts.lock().await.clone()
+        api_ready(&self.api, &api_server).await
     }
 
     /// Halts etcd, so that the API server's reads and writes hang.

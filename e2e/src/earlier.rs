@@ -42,10 +42,12 @@ pub async fn rotate(api: &Api, namespace: &str, stop: CancellationToken) -> Resu
 fn chain(namespace: &str, name: &str, [ca, ca_key, leaf, leaf_key]: [&str; 4]) -> Result<Value> {
     use rcgen::{
         BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair,
+        PKCS_RSA_SHA256, RsaKeySize,
     };
-    // The earlier scaler's keys are RSA; how a key was made does not show in what is tested.
+    let rsa =
+        || KeyPair::generate_rsa_for(&PKCS_RSA_SHA256, RsaKeySize::_2048).context("failed to make a key");
     let is_server = name.contains("server");
-    let key = KeyPair::generate().context("failed to make a key")?;
+    let key = rsa()?;
     let mut params = CertificateParams::new(vec!["keda-kaito-scaler-ca".to_owned()]).context("not a name")?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     params.distinguished_name.push(DnType::OrganizationName, "kaito-project");
@@ -57,7 +59,7 @@ fn chain(namespace: &str, name: &str, [ca, ca_key, leaf, leaf_key]: [&str; 4]) -
     let service = format!("keda-kaito-scaler-svc.{namespace}");
     let names = ["", ".svc", ".svc.cluster", ".svc.cluster.local"].map(|end| format!("{service}{end}"));
     let names = if is_server { names.to_vec() } else { vec![] };
-    let key = KeyPair::generate().context("failed to make a key")?;
+    let key = rsa()?;
     let mut params = CertificateParams::new(names).context("not a name")?;
     params.distinguished_name = rcgen::DistinguishedName::new();
     let usage =

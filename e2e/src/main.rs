@@ -199,7 +199,7 @@ async fn run(common: &Common, names: &[String], json: Option<&Path>, keep: bool)
     for scenario in alone {
         play(world.clone(), scenario).await;
     }
-    let complaints = world.complaints().await?;
+    let complaints = world.complaints()?;
     let failure = (!complaints.is_empty()).then(|| complaints.join("\n"));
     report.end("the scaler's logs", begun.elapsed(), failure);
     println!("\n{}", report.table());

@@ -1,6 +1,11 @@
 //! Everything that a run has at work, and what a scenario does with it.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, anyhow, bail};
 use serde_json::{Value, json};
@@ -49,6 +54,8 @@ pub struct World {
     pub models: Arc<Models>,
     pub gateways: Arc<Gateways>,
     pub report: Arc<Report>,
+    /// When the scaler's calls may have been refused.
+    excuses: Mutex<Vec<(jiff::Timestamp, jiff::Timestamp)>>,
 }
 
 /// For what depends on one controller or a few.
@@ -101,7 +108,8 @@ impl World {
         plane.set_hpa_sync(FAST_SYNC).await?;
         Kaito::start(&api, &models, tasks);
         let keda = setup.keda.start(&plane, &setup.folders).await?;
-        let world = Self { setup, plane, api, keda, helm, kubelet, models, gateways, report };
+        let excuses = Mutex::default();
+        let world = Self { setup, plane, api, keda, helm, kubelet, models, gateways, report, excuses };
         world.scaler_available(2).await?;
         let took = installed.elapsed().as_secs_f64();
         world.report.add("bring-up", "CRDs installed → scaler available", "s", &[took]);
@@ -183,10 +191,20 @@ impl World {
         .await
     }
 
+    /// Does something under which the scaler may be refused: its rights are taken, or the API
+    /// server starts and does not know anybody's yet.
+    pub async fn excused<T>(&self, meanwhile: impl Future<Output = Result<T>>) -> Result<T> {
+        let begun = jiff::Timestamp::now();
+        let done = meanwhile.await;
+        let mut excuses = self.excuses.lock().unwrap_or_else(PoisonError::into_inner);
+        excuses.push((begun, jiff::Timestamp::now()));
+        done
+    }
+
     /// What in the scaler's logs must not be there: refused calls and panics.
-    pub async fn complaints(&self) -> Result<Vec<String>> {
+    pub fn complaints(&self) -> Result<Vec<String>> {
         let mut found = vec![];
-        let starts = self.plane.starts().await;
+        let excuses = self.excuses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let logs = &self.setup.folders.logs;
         for file in std::fs::read_dir(logs).with_context(|| format!("failed to read {}", logs.display()))? {
             let path = file.context("failed to read a folder")?.path();
@@ -200,9 +218,9 @@ impl World {
                 .with_context(|| format!("failed to read {}", path.display()))?;
             let is_excused = |line: &str| {
                 let at = line.split_whitespace().next().and_then(|at| at.parse::<jiff::Timestamp>().ok());
-                let in_start =
-                    at.is_some_and(|at| starts.iter().any(|(from, to)| (*from..=*to).contains(&at)));
-                in_start || line.contains("because it is being terminated")
+                let at_such_a_time =
+                    at.is_some_and(|at| excuses.iter().any(|(from, to)| (*from..=*to).contains(&at)));
+                at_such_a_time || line.contains("because it is being terminated")
             };
             let is_bad = |line: &&str| {
                 let lower = line.to_lowercase();

@@ -4,6 +4,7 @@
 mod certificates;
 mod failures;
 mod provisioning;
+mod release;
 mod scaling;
 mod unknown;
 mod zero;
@@ -39,5 +40,6 @@ const fn alone(name: &'static str, shows: &'static str, run: Run) -> Scenario {
 
 /// Every scenario, in the order in which those that run alone do.
 pub fn all() -> Vec<Scenario> {
-    [provisioning::ALL, scaling::ALL, unknown::ALL, zero::ALL, certificates::ALL, failures::ALL].concat()
+    [provisioning::ALL, scaling::ALL, unknown::ALL, zero::ALL, certificates::ALL, failures::ALL, release::ALL]
+        .concat()
 }
