@@ -61,7 +61,7 @@ impl Leaf {
     }
 }
 
-/// The key pair that signs ServiceAccounts' tokens: `sa.key` and `sa.pub`.
+/// The key pair that signs tokens of accounts: `sa.key` and `sa.pub`.
 pub fn token_keys(folder: &Path) -> Result<()> {
     let key = KeyPair::generate().context("failed to make a key")?;
     write(&folder.join("sa.key"), &key.serialize_pem())?;

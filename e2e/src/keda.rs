@@ -222,7 +222,10 @@ pub async fn apply_folder(api: &Api, folder: &Path, wanted: impl Fn(&str) -> boo
     files.sort_by_key(fs::DirEntry::file_name);
     for file in files {
         let name = file.file_name().to_string_lossy().into_owned();
-        if !name.ends_with(".yaml") || name == "kustomization.yaml" || !wanted(&name) {
+        if file.path().extension().is_none_or(|extension| extension != "yaml")
+            || name == "kustomization.yaml"
+            || !wanted(&name)
+        {
             continue;
         }
         let yaml = fs::read_to_string(file.path()).with_context(failed)?;

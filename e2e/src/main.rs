@@ -2,6 +2,7 @@
 //! real Helm, with stand-ins only for what needs machines: KAITO, the kubelet, kube-proxy and
 //! the model servers. Read [`world`] for how it is brought up, and [`scenarios`] for what is
 //! proved.
+#![expect(clippy::large_futures, reason = "there are a few dozen, each in a task of its own")]
 
 mod api;
 mod certificates;

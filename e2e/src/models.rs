@@ -183,14 +183,16 @@ impl Model {
 
     /// Forgets a pod that is gone.
     pub fn forget(&self, pod: &str) {
-        self.change(|state| drop(state.pods.remove(pod)));
+        self.change(|state| {
+            state.pods.remove(pod);
+        });
     }
 }
 
 /// Every model, by the namespace and name of its InferenceSet.
 #[derive(Debug)]
 pub struct Models {
-    models: Mutex<HashMap<(String, String), Arc<Model>>>,
+    all: Mutex<HashMap<(String, String), Arc<Model>>>,
     pages: Pages,
     /// What all of them were asked for.
     pub meter: Arc<Meter>,
@@ -199,11 +201,11 @@ pub struct Models {
 impl Models {
     pub fn new() -> Arc<Self> {
         let pages = Pages { template: Template::recorded("model"), compiled: Mutex::default() };
-        Arc::new(Self { models: Mutex::default(), pages, meter: Arc::default() })
+        Arc::new(Self { all: Mutex::default(), pages, meter: Arc::default() })
     }
 
     pub fn of(&self, namespace: &str, inference_set: &str) -> Arc<Model> {
-        let mut models = self.models.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut models = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         models.entry((namespace.to_owned(), inference_set.to_owned())).or_default().clone()
     }
 

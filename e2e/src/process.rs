@@ -28,8 +28,9 @@ impl Process {
         let file = file.with_context(|| format!("failed to open {}", log.display()))?;
         let errors = file.try_clone().with_context(|| format!("failed to open {}", log.display()))?;
         let child = command.stdin(std::process::Stdio::null()).stdout(file).stderr(errors).spawn();
-        let mut child =
-            child.with_context(|| format!("failed to start {name}: {:?}", command.get_program()))?;
+        let mut child = child.with_context(|| {
+            format!("failed to start {name}: {}", command.get_program().to_string_lossy())
+        })?;
         let pid = Pid::from_child(&child);
         let (sender, exited) = watch::channel(None);
         // A thread, since the runtime must not wait for it when the harness ends.

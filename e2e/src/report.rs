@@ -1,6 +1,7 @@
 //! What a run measured and found: a table for people, JSON for programs.
 
 use std::{
+    fmt::Write as _,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
@@ -67,14 +68,14 @@ impl Report {
             self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).iter()
         {
             let result = if failure.is_some() { "FAILED" } else { "ok" };
-            text.push_str(&format!("{scenario:<34}{:>9.1}  {result}\n", took.as_secs_f64()));
+            let _ = writeln!(text, "{scenario:<34}{:>9.1}  {result}", took.as_secs_f64());
         }
-        text.push_str(&format!("\n{:<78}{:>5}{:>10}{:>10}{:>10}\n", "figure", "n", "p50", "p99", "max"));
+        let _ = writeln!(text, "\n{:<78}{:>5}{:>10}{:>10}{:>10}", "figure", "n", "p50", "p99", "max");
         for figure in self.figures.lock().unwrap_or_else(PoisonError::into_inner).iter() {
             let name = format!("{}: {}", figure.scenario, figure.name);
             let [p50, p99, max] = [0.5, 0.99, 1.0].map(|rank| quantile(&figure.samples, rank));
             let (count, unit) = (figure.samples.len(), figure.unit);
-            text.push_str(&format!("{name:<78}{count:>5}{p50:>10.1}{p99:>10.1}{max:>10.1} {unit}\n"));
+            let _ = writeln!(text, "{name:<78}{count:>5}{p50:>10.1}{p99:>10.1}{max:>10.1} {unit}");
         }
         text
     }

@@ -4,6 +4,7 @@
 
 use std::{
     env,
+    fmt::Write as _,
     fs::OpenOptions,
     io::{self, Write},
     net::TcpListener,
@@ -16,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 /// Pods get their addresses from here.
 pub const POD_NETWORK: &str = "10.244.0.0/16";
-/// Services get their ClusterIPs from here.
+/// Services get their addresses from here.
 pub const SERVICE_NETWORK: &str = "10.96.0.0/16";
 
 /// Set for the process inside.
@@ -81,7 +82,7 @@ impl Hosts {
     pub fn write(&self, names: impl Iterator<Item = (String, String)>) -> Result<()> {
         let mut text = "127.0.0.1 localhost\n".to_owned();
         for (address, name) in names {
-            text.push_str(&format!("{address} {name}\n"));
+            let _ = writeln!(text, "{address} {name}");
         }
         let file = OpenOptions::new().create(true).write(true).truncate(true).open(&self.0);
         file.and_then(|mut file| file.write_all(text.as_bytes())).context("failed to write the hosts file")

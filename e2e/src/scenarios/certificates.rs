@@ -137,8 +137,7 @@ async fn rotation(stage: Stage) -> Result<()> {
                     };
                     let trusted =
                         now.get("ca.crt").map_or(0, |cas| CertificateDer::pem_slice_iter(cas).count());
-                    let is_new = now.get(*leaf).is_some()
-                        && now.get(*leaf) != before.get(*leaf)
+                    let is_new = now.get(*leaf).is_some_and(|leaf_now| Some(leaf_now) != before.get(*leaf))
                         && first(&now) != first(before);
                     (is_new && trusted >= 2)
                         .then_some(())

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::{Scenario, alone};
 use crate::{
     api::{
-        DEPLOYMENT, HPA, INFERENCE_SET, Kind, POD, SCALED_OBJECT, SECRET, SERVICE, SERVICE_ACCOUNT,
+        DEPLOYMENT, HPA, INFERENCE_SET, Kind, LEASE, POD, SCALED_OBJECT, SECRET, SERVICE, SERVICE_ACCOUNT,
         TRIGGER_AUTHENTICATION, text, until_asked,
     },
     helm::RELEASE,
@@ -55,6 +55,7 @@ async fn test_and_uninstall(stage: Stage) -> Result<()> {
         Kind("rbac.authorization.k8s.io/v1", "ClusterRole"),
         Kind("rbac.authorization.k8s.io/v1", "ClusterRoleBinding"),
         Kind("policy/v1", "PodDisruptionBudget"),
+        LEASE,
     ];
     let mut left = vec![];
     for kind in kinds {
@@ -63,6 +64,7 @@ async fn test_and_uninstall(stage: Stage) -> Result<()> {
         left.extend(names.filter(|name| name.starts_with("keda-kaito-scaler")).map(|name| (kind.1, name)));
     }
     let mut kept: Vec<_> = SECRETS.map(|name| ("Secret", name.to_owned())).to_vec();
+    kept.push((LEASE.1, "keda-kaito-scaler".to_owned()));
     kept.sort();
     left.sort();
     ensure!(left == kept, "left behind: {left:?}");
@@ -99,6 +101,7 @@ async fn clear_release(stage: &Stage) -> Result<()> {
         stage.api().delete(&SECRET.named(NAMESPACE, name)).await?;
     }
     stage.api().delete(&TRIGGER_AUTHENTICATION.named("", "keda-kaito-scaler-creds")).await?;
+    stage.api().delete(&LEASE.named(NAMESPACE, "keda-kaito-scaler")).await?;
     // The test's pod is a hook, which Helm leaves alone.
     stage.api().delete(&POD.named(NAMESPACE, "keda-kaito-scaler-check-install")).await
 }
@@ -203,8 +206,7 @@ async fn upgrade(stage: Stage, version: &'static str) -> Result<()> {
     // The old release, its certificates, and a model with two replicas that it scales.
     let chart = world.setup.files.join("earlier").display().to_string();
     let has_authentication = version == "0.3.3";
-    let (tag, authentication) =
-        (format!("image.tag={version}"), format!("authentication={has_authentication}"));
+    let tag = format!("image.tag={version}");
     world.helm.run(&["install", RELEASE, &chart, "--set", &tag]).await?;
     world.scaler_available(1).await?;
     if !has_authentication {
