@@ -4,10 +4,11 @@ CARGO ?= cargo
 
 include mk/chart.mk
 include mk/image.mk
+include mk/e2e.mk
 
 .PHONY: help
 help: ## This list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## Watch it work: a simulated fleet, the real engine, a stand-in for KEDA. Under a minute.
@@ -23,8 +24,8 @@ test: ## Every test that needs nothing but Rust.
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings as errors.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: deny
 deny: ## Licences, bans and sources of dependencies; advisories are reported.
