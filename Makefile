@@ -48,3 +48,9 @@ bench-instructions-renew: ## Write those figures anew.
 .PHONY: bench-smoke
 bench-smoke: ## Every benchmark once: that they run, not how fast.
 	$(CARGO) test --locked --benches
+
+.PHONY: bench-vllm
+bench-vllm: ## What scrapes cost a real vLLM on this machine's processor. Downloads 3 GB, takes some ten minutes.
+	benches/vllm/setup.sh .tools/vllm
+	$(CARGO) build --locked --release
+	.tools/vllm/venv/bin/python benches/vllm/bench.py .tools/vllm $(or $(CARGO_TARGET_DIR),target)/release/keda-kaito-scaler
