@@ -34,8 +34,16 @@ deny: ## Licences, bans and sources of dependencies; advisories are reported.
 	-$(CARGO) deny check advisories
 
 .PHONY: bench
-bench: ## Every benchmark, some minutes. BENCHMARKS.md says what to look at.
-	$(CARGO) bench --locked
+bench: ## Every benchmark of time, some minutes. BENCHMARKS.md says what to look at.
+	$(CARGO) bench --locked --bench exposition --bench snapshot_read --bench push_latency
+
+.PHONY: bench-instructions
+bench-instructions: ## Instruction counts against benches/instructions/figures.json; needs valgrind.
+	$(CARGO) bench --locked --bench instructions
+
+.PHONY: bench-instructions-renew
+bench-instructions-renew: ## Write those figures anew.
+	$(CARGO) bench --locked --bench instructions -- --renew
 
 .PHONY: bench-smoke
 bench-smoke: ## Every benchmark once: that they run, not how fast.
