@@ -10,6 +10,7 @@ mod generator;
 mod keda;
 mod report;
 mod scaler;
+mod start;
 mod steady;
 
 use std::time::Duration;
@@ -40,37 +41,53 @@ fn main() -> Result<()> {
     })
 }
 
-const ALL: [&str; 2] = ["filtered", "plain"];
+const ALL: [&str; 8] = ["idle", "filtered", "plain", "dead", "asleep", "start", "restart", "soak"];
 
 async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
+    let window = if smoke { SECOND } else { 8 * SECOND };
+    // Any number, for who develops.
+    let wished = std::env::var("BENCH_FLEET_SIZE").ok().and_then(|size| size.parse().ok());
+    let size = |full: usize| wished.unwrap_or(if smoke { 50 } else { full });
     let scene = |endpoints| Scene {
         endpoints,
         filtering: Filtering::Works,
         interval: if smoke { SECOND / 5 } else { SECOND },
-        window: if smoke { SECOND } else { 8 * SECOND },
+        window,
         dead_percent: 0,
     };
+    let sizes = |full: &[usize]| match wished {
+        Some(size) => vec![size],
+        None if smoke => vec![50],
+        None => full.to_vec(),
+    };
     match part {
+        "idle" => report.idle(start::idle(cores, window).await?),
         "filtered" => {
-            for endpoints in sizes(smoke, &[100, 1_000, 3_000, 10_000]) {
+            for endpoints in sizes(&[100, 1_000, 3_000, 10_000]) {
                 report.steady(scene(endpoints).measure(cores).await?);
             }
         }
         "plain" => {
-            for endpoints in sizes(smoke, &[100, 1_000, 3_000]) {
+            for endpoints in sizes(&[100, 1_000, 3_000]) {
                 let scene = Scene { filtering: Filtering::GivesNothing, ..scene(endpoints) };
                 report.steady(scene.measure(cores).await?);
             }
         }
+        "dead" => {
+            // In turn, so that what else the machine does falls on both alike.
+            for dead_percent in [0, 30].repeat(if smoke { 1 } else { 2 }) {
+                let scene = Scene { dead_percent, ..scene(size(1_000)) };
+                report.steady(scene.measure(cores).await?);
+            }
+        }
+        "asleep" => report.asleep(start::asleep(cores, size(1_000), window).await?),
+        "start" => report.start(start::start(cores, size(1_000)).await?),
+        "restart" => report.restart(start::restart(cores, size(2_000)).await?),
+        "soak" => {
+            let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 60 * SECOND });
+            report.soak(start::soak(cores, size(500), interval, length).await?);
+        }
         other => bail!("{other:?} is no part of this bench: it has all, {}", ALL.join(", ")),
     }
     Ok(())
-}
-
-fn sizes(smoke: bool, full: &[usize]) -> Vec<usize> {
-    // For developing: one size, whatever it is.
-    if let Some(one) = std::env::var("BENCH_FLEET_ENDPOINTS").ok().and_then(|size| size.parse().ok()) {
-        return vec![one];
-    }
-    if smoke { vec![50] } else { full.to_vec() }
 }

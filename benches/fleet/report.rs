@@ -5,34 +5,43 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{cores::Cores, steady::Outcome};
+use crate::{
+    cores::Cores,
+    start::{Asleep, Idle, Restart, Soak, Start},
+    steady::Outcome,
+};
 
 /// What was measured so far.
 #[derive(Debug)]
 pub struct Report {
     figures: serde_json::Map<String, Value>,
     smoke: bool,
+    /// The last line was one of the table of steady fleets.
+    in_table: bool,
 }
 
-const STEADY: &str = "| endpoints | page | scrapes/s | CPU s/s | CPU a scrape | memory (peak) | lag p50/p99 \
+const STEADY: &str = "| endpoints | page | dead | scrapes/s | CPU s/s | CPU a scrape | memory (peak) | lag p50/p99 \
      | activation p50/p99 (n) | GetMetrics p50/p99 | scraped/s | load's CPU |";
 
 impl Report {
     pub fn begin(cores: &Cores, smoke: bool) -> Self {
         let commit = keda_kaito_scaler::COMMIT;
         println!("commit {commit}; scaler on a core of its own: {}", cores.pinned());
-        println!("{STEADY}\n{}", "|---".repeat(STEADY.matches('|').count() - 1) + "|");
         let figures = json!({"commit": commit, "pinned": cores.pinned()});
-        Self { figures: figures.as_object().cloned().unwrap_or_default(), smoke }
+        Self { figures: figures.as_object().cloned().unwrap_or_default(), smoke, in_table: false }
     }
 
     pub fn steady(&mut self, outcome: Outcome) {
         let Outcome { scrape_lag: lag, activation, get_metrics: calls, .. } = outcome;
+        if !std::mem::replace(&mut self.in_table, true) {
+            println!("\n{STEADY}\n{}", "|---".repeat(STEADY.matches('|').count() - 1) + "|");
+        }
         println!(
-            "| {} | {} | {:.0} | {:.3} | {:.1} µs | {:.1} ({:.1}) MiB | {:.2} / {:.2} ms | {:.0} / {:.0} ms ({}) \
+            "| {} | {} | {} % | {:.0} | {:.3} | {:.1} µs | {:.1} ({:.1}) MiB | {:.2} / {:.2} ms | {:.0} / {:.0} ms ({}) \
              | {:.2} / {:.2} ms | {:.1} MB | {:.2} |",
             outcome.endpoints,
             outcome.page,
+            outcome.dead_percent,
             outcome.scrapes_per_second,
             outcome.processor,
             outcome.microseconds_per_scrape,
@@ -54,7 +63,77 @@ impl Report {
                 outcome.calls_failed, outcome.activations_lost
             );
         }
+        if outcome.dead_percent == 0 {
+            for complaint in outcome.complaints.iter().take(3) {
+                println!("the scaler warned ({} times): {complaint}", outcome.warnings);
+            }
+        }
         self.add("steady", outcome);
+    }
+
+    pub fn idle(&mut self, idle: Idle) {
+        let line = format!(
+            "no target: {:.1} MiB, {:.2} ms of processor time a second",
+            mebibytes(idle.resident_bytes),
+            idle.processor * 1e3
+        );
+        self.say("idle", &line, idle);
+    }
+
+    pub fn start(&mut self, start: Start) {
+        let line = format!(
+            "start with {} targets and {} endpoints, from exec: listens after {:.0} ms, first value {:.0} ms, \
+             every target's {:.0} ms, calls refused: {}",
+            start.targets,
+            start.endpoints,
+            start.listening,
+            start.first_value,
+            start.all_values,
+            start.refused
+        );
+        self.say("start", &line, start);
+    }
+
+    pub fn restart(&mut self, restart: Restart) {
+        let Restart { streams, reopened } = restart;
+        let line = format!("restart: {streams} streams are open again {reopened:.0} ms after exec");
+        self.say("restart", &line, restart);
+    }
+
+    pub fn asleep(&mut self, asleep: Asleep) {
+        let line = format!(
+            "{} targets asleep: {:.0} gateway scrapes/s, {:.3} CPU s/s, {:.1} MiB, wake-up p50 {:.0}, p99 {:.0} ms ({})",
+            asleep.targets,
+            asleep.gateway_scrapes_per_second,
+            asleep.processor,
+            mebibytes(asleep.resident_bytes),
+            asleep.wake.p50,
+            asleep.wake.p99,
+            asleep.wake.count,
+        );
+        self.say("asleep", &line, asleep);
+    }
+
+    pub fn soak(&mut self, soak: Soak) {
+        let points = soak
+            .resident
+            .iter()
+            .map(|(scrapes, resident)| format!("{scrapes:.0}: {:.2}", mebibytes(*resident)));
+        let line = format!(
+            "soak of {} endpoints every {} s, MiB after so many scrapes of each: {}",
+            soak.endpoints,
+            soak.interval_seconds,
+            points.collect::<Vec<_>>().join(", ")
+        );
+        self.say("soak", &line, soak);
+    }
+
+    fn say(&mut self, key: &str, line: &str, figure: impl serde::Serialize) {
+        if std::mem::take(&mut self.in_table) {
+            println!();
+        }
+        println!("{line}");
+        self.add(key, figure);
     }
 
     fn add(&mut self, key: &str, figure: impl serde::Serialize) {
