@@ -36,6 +36,10 @@ deny: ## Licences, bans and sources of dependencies; advisories are reported.
 bench: ## Every benchmark, some minutes. BENCHMARKS.md says what to look at.
 	$(CARGO) bench --locked
 
+.PHONY: bench-fleet
+bench-fleet: ## Up to 10,000 endpoints against the real binary: what it costs, how late it is. Seven minutes.
+	$(CARGO) bench --locked --bench fleet -- all
+
 .PHONY: bench-smoke
 bench-smoke: ## Every benchmark once: that they run, not how fast.
 	$(CARGO) test --locked --benches

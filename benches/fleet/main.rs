@@ -12,6 +12,7 @@ mod report;
 mod scaler;
 mod start;
 mod steady;
+mod tls;
 
 use std::time::Duration;
 
@@ -41,7 +42,7 @@ fn main() -> Result<()> {
     })
 }
 
-const ALL: [&str; 8] = ["idle", "filtered", "plain", "dead", "asleep", "start", "restart", "soak"];
+const ALL: [&str; 9] = ["idle", "filtered", "plain", "dead", "tls", "asleep", "start", "restart", "soak"];
 
 async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
     let window = if smoke { SECOND } else { 8 * SECOND };
@@ -78,6 +79,11 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
             for dead_percent in [0, 30].repeat(if smoke { 1 } else { 2 }) {
                 let scene = Scene { dead_percent, ..scene(size(1_000)) };
                 report.steady(scene.measure(cores).await?);
+            }
+        }
+        "tls" => {
+            for calls in tls::calls(cores, window).await? {
+                report.tls(calls);
             }
         }
         "asleep" => report.asleep(start::asleep(cores, size(1_000), window).await?),

@@ -9,6 +9,7 @@ use crate::{
     cores::Cores,
     start::{Asleep, Idle, Restart, Soak, Start},
     steady::Outcome,
+    tls::Calls,
 };
 
 /// What was measured so far.
@@ -112,6 +113,22 @@ impl Report {
             asleep.wake.count,
         );
         self.say("asleep", &line, asleep);
+    }
+
+    pub fn tls(&mut self, calls: Calls) {
+        let line = format!(
+            "GetMetrics over mutual TLS, {} callers on one connection: p50 {:.3}, p99 {:.3} ms, {:.0} calls/s, \
+             failed: {}, first calls refused: {}; CPU s/s of the scaler {:.2}, of the callers {:.2}",
+            calls.callers,
+            calls.latency.p50,
+            calls.latency.p99,
+            calls.per_second,
+            calls.failed,
+            calls.first_refused,
+            calls.processor,
+            calls.callers_processor
+        );
+        self.say("tls", &line, calls);
     }
 
     pub fn soak(&mut self, soak: Soak) {

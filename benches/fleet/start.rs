@@ -62,15 +62,21 @@ pub async fn start(cores: &Cores, targets: usize) -> Result<Start> {
     let keda = Keda::connect(scaler.grpc).await?;
     let streams = keda.open_streams(&objects);
     let mut answers = keda.ask_once(&objects);
-    let (mut first_value, mut all_values, mut refused) = (f64::NAN, f64::NAN, 0);
+    let (mut first_value, mut all_values, mut refused, mut complaint) = (f64::NAN, f64::NAN, 0, None);
     while let Some(answer) = answers.join_next().await {
         all_values = passed();
         match answer? {
             Ok(_) => first_value = first_value.min(all_values),
-            Err(_) => refused += 1,
+            Err(status) => {
+                complaint.get_or_insert(status);
+                refused += 1;
+            }
         }
     }
     streams.await_open(targets).await?;
+    if let Some(complaint) = complaint {
+        println!("refused with {complaint}");
+    }
     Ok(Start { targets, endpoints: targets * each, listening, first_value, all_values, refused })
 }
 
