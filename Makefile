@@ -4,10 +4,11 @@ CARGO ?= cargo
 
 include mk/chart.mk
 include mk/image.mk
+include mk/e2e.mk
 
 .PHONY: help
 help: ## This list.
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sort | awk -F ':.*## ' '{printf "  %-16s %s\n", $$1, $$2}'
 
 .PHONY: demo
 demo: ## Watch it work: a simulated fleet, the real engine, a stand-in for KEDA. Under a minute.
@@ -23,8 +24,8 @@ test: ## Every test that needs nothing but Rust.
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings as errors.
-	$(CARGO) fmt --check
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --locked --workspace --all-targets -- -D warnings
 
 .PHONY: deny
 deny: ## Licences, bans and sources of dependencies; advisories are reported.
@@ -33,8 +34,16 @@ deny: ## Licences, bans and sources of dependencies; advisories are reported.
 	-$(CARGO) deny check advisories
 
 .PHONY: bench
-bench: ## Every benchmark, some minutes. BENCHMARKS.md says what to look at.
-	$(CARGO) bench --locked
+bench: ## Every benchmark of time, some minutes. BENCHMARKS.md says what to look at.
+	$(CARGO) bench --locked --bench exposition --bench snapshot_read --bench push_latency
+
+.PHONY: bench-instructions
+bench-instructions: ## Instruction counts against benches/instructions/figures.json; needs valgrind.
+	$(CARGO) bench --locked --bench instructions
+
+.PHONY: bench-instructions-renew
+bench-instructions-renew: ## Write those figures anew.
+	$(CARGO) bench --locked --bench instructions -- --renew
 
 .PHONY: bench-fleet
 bench-fleet: ## Up to 10,000 endpoints against the real binary: what it costs, how late it is. Seven minutes.

@@ -1,11 +1,20 @@
 //! Compiles the protocol with protox, so that no `protoc` has to be installed.
 
-use std::{env, error::Error, fs, path::PathBuf, process::Command};
+use std::{
+    env,
+    error::Error,
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo::rerun-if-changed=proto");
     println!("cargo::rerun-if-env-changed=GIT_COMMIT");
-    println!("cargo::rerun-if-changed=.git/HEAD");
+    // A linked worktree has a file in this place; cargo would build anew each time for a path that is not there.
+    if Path::new(".git/HEAD").exists() {
+        println!("cargo::rerun-if-changed=.git/HEAD");
+    }
     println!("cargo::rustc-env=GIT_COMMIT={}", commit());
     let descriptors = protox::compile(["externalscaler.proto"], ["proto"])?;
     let out = PathBuf::from(env::var("OUT_DIR")?);

@@ -10,12 +10,10 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use keda_kaito_scaler::core::exposition::{LabelText, Part, Selector, samples, select};
 
-const WANTED: [&str; 4] = [
-    "vllm:num_requests_waiting",
-    "vllm:num_requests_running",
-    "vllm:kv_cache_usage_perc",
-    "vllm:time_to_first_token_seconds",
-];
+#[path = "shared/pages.rs"]
+mod pages;
+
+use pages::{RECORDED, WANTED};
 
 /// What a page holds, by plain string search.
 #[derive(Debug, PartialEq)]
@@ -55,41 +53,9 @@ impl Expected {
     }
 }
 
-/// The page as a server with `engines` engines prints it: each family has the series of one
-/// engine after those of another.
-fn with_engines(page: &str, engines: usize) -> String {
-    let mut families: Vec<Vec<&str>> = Vec::new();
-    for line in page.lines() {
-        match families.last_mut() {
-            Some(family) if !line.starts_with("# HELP") => family.push(line),
-            _ => families.push(vec![line]),
-        }
-    }
-    let mut larger = String::new();
-    for family in families {
-        let (comments, series): (Vec<&str>, Vec<&str>) =
-            family.iter().partition(|line| line.starts_with('#'));
-        for line in comments {
-            larger.push_str(line);
-            larger.push('\n');
-        }
-        let repeated = series.iter().any(|line| line.contains("engine=\"0\""));
-        for engine in 0..if repeated { engines } else { 1 } {
-            for line in &series {
-                larger.push_str(&line.replace("engine=\"0\"", &format!("engine=\"{engine}\"")));
-                larger.push('\n');
-            }
-        }
-    }
-    larger
-}
-
 fn exposition(c: &mut Criterion) {
-    let loaded = include_str!("../tests/data/loaded.txt");
-    let megabyte = with_engines(loaded, 32);
-    assert!((900_000..1_100_000).contains(&megabyte.len()), "{} bytes", megabyte.len());
-
-    for (name, page) in [("50kB", loaded), ("1MB", &megabyte)] {
+    let megabyte = pages::megabyte();
+    for (name, page) in [("50kB", RECORDED), ("1MB", &megabyte)] {
         let expected = Expected::of(page);
         let bytes = page.as_bytes();
         let mut group = c.benchmark_group(format!("exposition/{name}"));

@@ -10,6 +10,7 @@ mod generator;
 mod keda;
 mod report;
 mod scaler;
+mod sleepers;
 mod start;
 mod steady;
 mod tls;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use anyhow::{Result, bail};
 use keda_kaito_scaler::{open_files, sim::fleet::Filtering};
 
-use crate::{cores::Cores, report::Report, steady::Scene};
+use crate::{cores::Cores, report::Report, sleepers::Sleepers, steady::Scene};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -42,7 +43,7 @@ fn main() -> Result<()> {
     })
 }
 
-const ALL: [&str; 9] = ["idle", "filtered", "plain", "dead", "tls", "asleep", "start", "restart", "soak"];
+const ALL: [&str; 9] = ["idle", "filtered", "plain", "dead", "tls", "sleepers", "start", "restart", "soak"];
 
 async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
     let window = if smoke { SECOND } else { 8 * SECOND };
@@ -86,12 +87,18 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
                 report.tls(calls);
             }
         }
-        "asleep" => report.asleep(start::asleep(cores, size(1_000), window).await?),
         "start" => report.start(start::start(cores, size(1_000)).await?),
         "restart" => report.restart(start::restart(cores, size(2_000)).await?),
         "soak" => {
             let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 60 * SECOND });
             report.soak(start::soak(cores, size(500), interval, length).await?);
+        }
+        "sleepers" => {
+            let full = [(1, 500), (100, 500), (1_000, 500), (100, 0), (1_000, 0)];
+            for (count, budget) in if smoke { vec![(5, 500)] } else { full.to_vec() } {
+                let scene = Sleepers { count, budget, window: if smoke { SECOND } else { 12 * SECOND } };
+                report.slept(scene.measure(cores).await?);
+            }
         }
         other => bail!("{other:?} is no part of this bench: it has all, {}", ALL.join(", ")),
     }

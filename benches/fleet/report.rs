@@ -7,7 +7,8 @@ use serde_json::{Value, json};
 
 use crate::{
     cores::Cores,
-    start::{Asleep, Idle, Restart, Soak, Start},
+    sleepers::Slept,
+    start::{Idle, Restart, Soak, Start},
     steady::Outcome,
     tls::Calls,
 };
@@ -101,20 +102,6 @@ impl Report {
         self.say("restart", &line, restart);
     }
 
-    pub fn asleep(&mut self, asleep: Asleep) {
-        let line = format!(
-            "{} targets asleep: {:.0} gateway scrapes/s, {:.3} CPU s/s, {:.1} MiB, wake-up p50 {:.0}, p99 {:.0} ms ({})",
-            asleep.targets,
-            asleep.gateway_scrapes_per_second,
-            asleep.processor,
-            mebibytes(asleep.resident_bytes),
-            asleep.wake.p50,
-            asleep.wake.p99,
-            asleep.wake.count,
-        );
-        self.say("asleep", &line, asleep);
-    }
-
     pub fn tls(&mut self, calls: Calls) {
         let line = format!(
             "GetMetrics over mutual TLS, {} callers on one connection: p50 {:.3}, p99 {:.3} ms, {:.0} calls/s, \
@@ -143,6 +130,34 @@ impl Report {
             points.collect::<Vec<_>>().join(", ")
         );
         self.say("soak", &line, soak);
+    }
+
+    pub fn slept(&mut self, slept: Slept) {
+        let Slept { one_by_one, together, .. } = slept;
+        let line = format!(
+            "{} sleepers, budget {}/s: {:.0} scrapes/s, {:.3} CPU s/s, {:.1} MiB; request to frame one by one \
+             {:.0} / {:.0} ms ({}), all at once {:.0} / {:.0} / {:.0} ms ({}); sample to frame within 5 ms: {} of \
+             {}; load's CPU {:.2}",
+            slept.sleepers,
+            slept.budget,
+            slept.scrapes_per_second,
+            slept.processor,
+            mebibytes(slept.resident_bytes),
+            one_by_one.p50,
+            one_by_one.p99,
+            one_by_one.count,
+            together.p50,
+            together.p99,
+            together.max,
+            together.count,
+            slept.within_5_ms,
+            slept.frames,
+            slept.generator_processor,
+        );
+        if slept.lost > 0 {
+            println!("activations lost: {}", slept.lost);
+        }
+        self.say("sleepers", &line, slept);
     }
 
     fn say(&mut self, key: &str, line: &str, figure: impl serde::Serialize) {

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::{BufRead, BufReader},
-    net::SocketAddr,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Stdio},
     sync::{Arc, Mutex, PoisonError, mpsc},
@@ -23,6 +23,7 @@ pub const BINARY: &str = env!("CARGO_BIN_EXE_keda-kaito-scaler");
 pub struct Scaler {
     child: Child,
     pub grpc: SocketAddr,
+    metrics: SocketAddr,
     /// Just before it was executed.
     pub executed: Instant,
     complaints: Arc<Mutex<Vec<String>>>,
@@ -39,6 +40,7 @@ pub struct Usage {
     pub peak: u64,
 }
 
+const UNKNOWN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 /// How long it may take to start.
 const START: Duration = Duration::from_secs(60);
 
@@ -73,7 +75,7 @@ impl Scaler {
             }
         });
         // From here on it is killed wherever this function ends.
-        let mut scaler = Self { child, grpc: ([127, 0, 0, 1], 0).into(), executed, complaints };
+        let mut scaler = Self { child, grpc: UNKNOWN, metrics: UNKNOWN, executed, complaints };
         let mut log = Vec::new();
         loop {
             let left = START.saturating_sub(executed.elapsed());
@@ -82,8 +84,8 @@ impl Scaler {
             };
             let entry: serde_json::Value = serde_json::from_str(&line).unwrap_or_default();
             if entry["fields"]["message"] == "started" {
-                let grpc = entry["fields"]["grpc"].as_str().context("its address in the log")?;
-                scaler.grpc = grpc.parse()?;
+                let address = |which: &str| entry["fields"][which].as_str().context("its address in the log");
+                (scaler.grpc, scaler.metrics) = (address("grpc")?.parse()?, address("metrics")?.parse()?);
                 return Ok(scaler);
             }
             log.push(line);
@@ -97,6 +99,20 @@ impl Scaler {
 
     pub fn usage(&self) -> Result<Usage> {
         usage(&self.child.id().to_string())
+    }
+
+    /// How many frames left within 5 ms of the sample behind them, and how many in all.
+    pub async fn activations(&self) -> Result<(u64, u64)> {
+        let client = reqwest::Client::builder().no_proxy().build()?;
+        let page = client.get(format!("http://{}/metrics", self.metrics)).send().await?.text().await?;
+        let buckets = page.lines().filter_map(|line| {
+            let rest = line.strip_prefix("keda_kaito_scaler_activation_latency_seconds_bucket{le=\"")?;
+            let (bound, count) = rest.split_once("\"} ")?;
+            Some((bound.parse::<f64>().ok()?, count.parse::<u64>().ok()?))
+        });
+        let buckets: Vec<_> = buckets.collect();
+        let below = |limit: f64| buckets.iter().rfind(|(bound, _)| *bound <= limit).map(|(_, count)| *count);
+        Ok((below(0.005).context("the histogram")?, below(f64::INFINITY).context("the histogram")?))
     }
 }
 

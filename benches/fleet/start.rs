@@ -1,16 +1,15 @@
-//! From nothing: what an idle scaler takes, how soon a new one is of use, and what a fleet that
-//! sleeps costs.
+//! From nothing: what an idle scaler takes, how soon a new one is of use, and whether its memory
+//! grows.
 
-use std::{sync::atomic::Ordering, time::Duration};
+use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use keda_kaito_scaler::sim::fleet::{Filtering, Health, Plan};
 use serde::Serialize;
-use tokio::time::{self, Instant};
+use tokio::time;
 
 use crate::{
     cores::Cores,
-    figures::Spread,
     generator::Generator,
     keda::{self, Keda},
     scaler::Scaler,
@@ -104,53 +103,6 @@ pub async fn restart(cores: &Cores, streams: usize) -> Result<Restart> {
     let second = Scaler::start(cores, &generator.file, port)?;
     open.await_open(before + streams).await?;
     Ok(Restart { streams, reopened: second.executed.elapsed().as_secs_f64() * 1e3 })
-}
-
-/// A fleet at zero replicas, each InferenceSet with a gateway of its own.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Asleep {
-    pub targets: usize,
-    pub gateway_scrapes_per_second: f64,
-    pub processor: f64,
-    pub resident_bytes: u64,
-    /// From a request that a gateway holds to the frame.
-    pub wake: Spread,
-}
-
-pub async fn asleep(cores: &Cores, targets: usize, window: Duration) -> Result<Asleep> {
-    let plan = Plan { inference_sets: targets, endpoints_each: 0, gateways: true, pages: Filtering::Works };
-    let generator = Generator::start(plan, 0, |_| Health::Serves).await?;
-    let fleet = &generator.fleet;
-    let objects = keda::targets(fleet, Duration::from_secs(1));
-    let scaler = Scaler::start(cores, &generator.file, 0)?;
-    let keda = Keda::connect(scaler.grpc).await?;
-    let mut streams = keda.open_streams(&objects);
-    streams.await_open(targets).await?;
-    keda.await_values(&objects).await?;
-    time::sleep(Duration::from_secs(1)).await;
-
-    let (before, scraped, started) = (scaler.usage()?, fleet.meter.read(), Instant::now());
-    keda.poll(&objects, Duration::from_secs(15), window).await;
-    let (after, now_scraped, seconds) =
-        (scaler.usage()?, fleet.meter.read(), started.elapsed().as_secs_f64());
-    let mut wakes = vec![];
-    for (member, frames) in fleet.members.iter().zip(&mut streams.frames).take(100) {
-        frames.mark_unchanged();
-        let appeared = Instant::now();
-        member.held.store(1, Ordering::Relaxed);
-        time::timeout(Duration::from_secs(10), frames.changed()).await.context("nobody was woken")??;
-        let frame = *frames.borrow();
-        wakes.extend(frame.map(|frame| frame.duration_since(appeared)));
-        // Else it is pushed again and again.
-        member.held.store(0, Ordering::Relaxed);
-    }
-    Ok(Asleep {
-        targets,
-        gateway_scrapes_per_second: (now_scraped.plain - scraped.plain) as f64 / seconds,
-        processor: (after.processor - before.processor) / seconds,
-        resident_bytes: after.resident,
-        wake: Spread::of(wakes),
-    })
 }
 
 /// Memory over time, with the interval so short that much of it passes.

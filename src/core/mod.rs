@@ -24,6 +24,7 @@ pub mod push;
 pub mod sample;
 pub mod scaledobject;
 pub mod scan;
+pub mod shard;
 pub mod snapshot;
 pub mod staleness;
 pub mod tenancy;

@@ -1,10 +1,10 @@
 //! A page family by family, merged over series: what the `scan` command prints.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Serialize, Serializer};
 
-use super::exposition::{Kind, LabelText, Line, Part, Sample, lines, unescape};
+use super::exposition::{self, Kind, LabelText, Line, Part, Sample, lines, unescape};
 
 /// Every family of a page, in page order.
 #[derive(Clone, Debug, PartialEq)]
@@ -70,73 +70,95 @@ pub fn scan(page: &[u8], only: &[String]) -> Scan {
 
 /// The type of each typed family; the first TYPE line of a name counts. Read before the samples,
 /// so that these may come in any order.
-fn types(page: &[u8]) -> HashMap<&str, Kind> {
-    let mut types = HashMap::new();
-    for line in lines(page) {
-        if let Line::Type { name, kind } = line {
-            types.entry(name).or_insert(kind);
-        }
+fn types(page: &[u8]) -> BTreeMap<&str, Kind> {
+    let mut types = BTreeMap::new();
+    for (name, kind) in exposition::types(page) {
+        types.entry(name).or_insert(kind);
     }
     types
 }
 
 /// A page while it is read.
 struct Reading<'p> {
-    types: HashMap<&'p str, Kind>,
+    types: BTreeMap<&'p str, Kind>,
     families: Vec<Family<'p>>,
-    index: HashMap<&'p str, usize>,
+    index: BTreeMap<&'p str, usize>,
+    /// Whose the newest sample was. Most samples have the same name as the one before.
+    newest: Option<Owner<'p>>,
     rejected: usize,
 }
+
+/// What all samples of one name belong to.
+#[derive(Clone, Copy)]
+struct Owner<'p> {
+    name: &'p str,
+    /// Index into the families.
+    family: usize,
+    part: Part,
+}
+
+/// A label set without what tells the points of one series apart.
+type Series<'p> = Vec<(LabelText<'p>, LabelText<'p>)>;
 
 /// A family while its page is read.
 struct Family<'p> {
     name: &'p str,
     kind: Kind,
-    series: HashSet<Vec<(LabelText<'p>, LabelText<'p>)>>,
+    /// Each with its labels sorted.
+    series: BTreeSet<Series<'p>>,
+    /// That of the newest sample, in page order. A histogram prints the points of one series together.
+    newest_series: Series<'p>,
     value: f64,
     sum: f64,
     /// `None` until the page gives one.
     count: Option<f64>,
     /// A histogram's buckets or a summary's quantiles, by the label's text.
     points: Vec<(LabelText<'p>, f64)>,
+    /// Where the next point is likely to be: series print theirs in one order.
+    next_point: usize,
 }
 
 impl<'p> Reading<'p> {
-    fn new(types: HashMap<&'p str, Kind>) -> Self {
-        Self { types, families: Vec::new(), index: HashMap::new(), rejected: 0 }
+    fn new(types: BTreeMap<&'p str, Kind>) -> Self {
+        Self { types, families: Vec::new(), index: BTreeMap::new(), newest: None, rejected: 0 }
     }
 
-    fn family(&mut self, name: &'p str, kind: Kind) -> &mut Family<'p> {
+    /// The index of the family of this name, made where the page has it for the first time.
+    fn family(&mut self, name: &'p str, kind: Kind) -> usize {
         let index = *self.index.entry(name).or_insert(self.families.len());
         if index == self.families.len() {
             let kind = self.types.get(name).copied().unwrap_or(kind);
             self.families.push(Family::new(name, kind));
         }
-        &mut self.families[index]
+        index
     }
 
     fn add(&mut self, sample: &Sample<'p>) {
-        let (name, kind, part) = self.owner(sample.name);
-        if !self.family(name, kind).add(part, sample) {
+        let owner = match self.newest {
+            Some(owner) if owner.name == sample.name => owner,
+            _ => self.owner(sample.name),
+        };
+        self.newest = Some(owner);
+        if !self.families[owner.family].add(owner.part, sample) {
             self.rejected += 1;
         }
     }
 
-    /// The family that a sample of this name belongs to, and as what. A family with exactly this
+    /// The family that samples of this name belong to, and as what. A family with exactly this
     /// name comes first: `x_count` may be a gauge beside a histogram `x`.
-    fn owner(&self, name: &'p str) -> (&'p str, Kind, Part) {
-        if let Some(kind) = self.types.get(name) {
-            return (name, *kind, Part::Value);
+    fn owner(&mut self, name: &'p str) -> Owner<'p> {
+        if let Some(kind) = self.types.get(name).copied() {
+            return Owner { name, family: self.family(name, kind), part: Part::Value };
         }
         for part in [Part::Bucket, Part::Sum, Part::Count, Part::Total] {
             if let Some(family) = name.strip_suffix(part.suffix())
-                && let Some(kind) = self.types.get(family)
-                && has_part(*kind, part)
+                && let Some(kind) = self.types.get(family).copied()
+                && has_part(kind, part)
             {
-                return (family, *kind, part);
+                return Owner { name, family: self.family(family, kind), part };
             }
         }
-        (name, Kind::Untyped, Part::Value)
+        Owner { name, family: self.family(name, Kind::Untyped), part: Part::Value }
     }
 }
 
@@ -153,7 +175,17 @@ fn has_part(kind: Kind, part: Part) -> bool {
 
 impl<'p> Family<'p> {
     fn new(name: &'p str, kind: Kind) -> Self {
-        Self { name, kind, series: HashSet::new(), value: 0.0, sum: 0.0, count: None, points: Vec::new() }
+        Self {
+            name,
+            kind,
+            series: BTreeSet::new(),
+            newest_series: Vec::new(),
+            value: 0.0,
+            sum: 0.0,
+            count: None,
+            points: Vec::new(),
+            next_point: 0,
+        }
     }
 
     /// Adds a sample; `false` where the family's type does not provide for it.
@@ -174,25 +206,38 @@ impl<'p> Family<'p> {
             }
             _ => return false,
         }
-        let kind = self.kind;
-        let tells_series = |name: &[u8]| name != b"le" && !(kind == Kind::Summary && name == b"quantile");
-        let mut series: Vec<_> = sample
-            .labels
-            .iter()
-            .filter(|label| tells_series(label.name.as_bytes()))
-            .map(|label| (label.name, label.value))
-            .collect();
+        self.add_series(sample);
+        true
+    }
+
+    fn add_series(&mut self, sample: &Sample<'p>) {
+        let is_summary = self.kind == Kind::Summary;
+        let tells_series = |name: &[u8]| name != b"le" && !(is_summary && name == b"quantile");
+        let labels = || {
+            let labels = sample.labels.iter().filter(|label| tells_series(label.name.as_bytes()));
+            labels.map(|label| (label.name, label.value))
+        };
+        if !self.series.is_empty() && labels().eq(self.newest_series.iter().copied()) {
+            return;
+        }
+        self.newest_series.clear();
+        self.newest_series.extend(labels());
+        let mut series = self.newest_series.clone();
         series.sort_unstable();
         self.series.insert(series);
-        true
     }
 
     /// The value of a bucket or quantile, made where the page has it for the first time.
     fn point(&mut self, at: LabelText<'p>, initially: f64) -> &mut f64 {
-        let index = self.points.iter().position(|(label, _)| *label == at).unwrap_or_else(|| {
-            self.points.push((at, initially));
-            self.points.len() - 1
-        });
+        let is_it = |(label, _): &(LabelText<'p>, f64)| *label == at;
+        let index = match self.points.get(self.next_point) {
+            Some(point) if is_it(point) => self.next_point,
+            _ => self.points.iter().position(is_it).unwrap_or_else(|| {
+                self.points.push((at, initially));
+                self.points.len() - 1
+            }),
+        };
+        self.next_point = if index + 1 == self.points.len() { 0 } else { index + 1 };
         &mut self.points[index].1
     }
 

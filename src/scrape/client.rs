@@ -1,13 +1,14 @@
 //! Pages over HTTP: a connection of its own for each endpoint in plaintext, and a general
 //! client for the rest.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{error::Error as StdError, io, net::SocketAddr, time::Duration};
 
-use reqwest::{Client, Response, StatusCode, Url, header, redirect};
+use http::HeaderValue;
+use reqwest::{Client, RequestBuilder, Response, StatusCode, Url, header, redirect};
 
 use super::{
     fetch::{Fetch, ScrapeError},
-    http1::{self, Resting, plain_address},
+    http1::{self, Request, Resting, plain_address},
     page::{Buffers, Page},
 };
 
@@ -15,9 +16,9 @@ use super::{
 /// page of 300 KB.
 pub const DEFAULT_MAX_BODY: usize = 8 * 1024 * 1024;
 
-pub(super) const USER_AGENT: &str = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
+pub(crate) const USER_AGENT: &str = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
 /// Plain text, so that a server that also speaks OpenMetrics does not choose that.
-pub(super) const ACCEPT: &str = "text/plain;version=0.0.4";
+pub(crate) const ACCEPT: &str = "text/plain;version=0.0.4";
 
 /// Longer than the longest scrape interval, so that an endpoint keeps its one connection.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(90);
@@ -78,19 +79,36 @@ impl PageClient {
         Ok(Self { general, buffers: Buffers::default(), max_body })
     }
 
-    async fn get(&self, url: &Url, reused: bool) -> Result<Response, ScrapeError> {
-        match self.general.get(url.clone()).send().await.map_err(|error| classify(&error)) {
-            // The server closed the kept connection while the request was on its way: that
-            // says nothing about the page. The pool has dropped it, the next one is fresh.
-            Err(ScrapeError::Broken) if reused => {
-                self.general.get(url.clone()).send().await.map_err(|error| classify(&error))
-            }
-            other => other,
-        }
+    /// Fetches `url`, which is at `address`, in plaintext, with `authorization` as the header of
+    /// that name.
+    pub(crate) async fn fetch_plain(
+        &self,
+        connection: &mut Connection,
+        (address, url): (SocketAddr, &Url),
+        authorization: Option<&HeaderValue>,
+    ) -> Result<Page, ScrapeError> {
+        let request = Request { address, url, authorization };
+        http1::get(&mut connection.plain, &request, self.max_body, &self.buffers).await
     }
 
-    async fn fetch_pooled(&self, url: &Url, reused: bool) -> Result<Page, ScrapeError> {
-        let mut response = self.get(url, reused).await?;
+    /// Fetches what `request` asks for, through the client that it belongs to.
+    pub(crate) async fn fetch_general(
+        &self,
+        connection: &mut Connection,
+        request: impl Fn() -> RequestBuilder,
+    ) -> Result<Page, ScrapeError> {
+        let reused = std::mem::take(&mut connection.pooled);
+        let fetched = self.fetch_pooled(request, reused).await;
+        connection.pooled = matches!(fetched, Ok(_) | Err(ScrapeError::Status(_) | ScrapeError::Redirect(_)));
+        fetched
+    }
+
+    async fn fetch_pooled(
+        &self,
+        request: impl Fn() -> RequestBuilder,
+        reused: bool,
+    ) -> Result<Page, ScrapeError> {
+        let mut response = get(request, reused).await?;
         match response.status() {
             StatusCode::OK => {}
             status if status.is_redirection() => return Err(ScrapeError::Redirect(status.as_u16())),
@@ -117,13 +135,19 @@ impl Fetch for PageClient {
 
     async fn fetch(&self, connection: &mut Connection, url: &Url) -> Result<Page, ScrapeError> {
         if let Some(address) = plain_address(url) {
-            return http1::get(&mut connection.plain, address, url, self.max_body, &self.buffers).await;
+            return self.fetch_plain(connection, (address, url), None).await;
         }
         // Boxed, for it is large and rare, and each task has room for it set aside.
-        let reused = std::mem::take(&mut connection.pooled);
-        let fetched = Box::pin(self.fetch_pooled(url, reused)).await;
-        connection.pooled = matches!(fetched, Ok(_) | Err(ScrapeError::Status(_) | ScrapeError::Redirect(_)));
-        fetched
+        Box::pin(self.fetch_general(connection, || self.general.get(url.clone()))).await
+    }
+}
+
+async fn get(request: impl Fn() -> RequestBuilder, reused: bool) -> Result<Response, ScrapeError> {
+    match request().send().await.map_err(|error| classify(&error)) {
+        // The server closed the kept connection while the request was on its way: that
+        // says nothing about the page. The pool has dropped it, the next one is fresh.
+        Err(ScrapeError::Broken) if reused => request().send().await.map_err(|error| classify(&error)),
+        other => other,
     }
 }
 
@@ -133,6 +157,9 @@ fn classify(error: &reqwest::Error) -> ScrapeError {
     let connecting = error.is_connect();
     loop {
         if let Some(io) = root.downcast_ref::<io::Error>() {
+            if let Some(rustls::Error::InvalidCertificate(problem)) = held_tls_error(io) {
+                return ScrapeError::Certificate(problem.to_string());
+            }
             match io.kind() {
                 io::ErrorKind::ConnectionRefused => return ScrapeError::Refused,
                 io::ErrorKind::ConnectionReset
@@ -160,4 +187,10 @@ fn classify(error: &reqwest::Error) -> ScrapeError {
         }
     }
     if connecting { ScrapeError::Connect(root.to_string()) } else { ScrapeError::Broken }
+}
+
+/// The TLS error inside: what an IO error holds is not its source, and one may hold another.
+fn held_tls_error(error: &io::Error) -> Option<&rustls::Error> {
+    let held = error.get_ref()?;
+    held.downcast_ref().or_else(|| held_tls_error(held.downcast_ref()?))
 }

@@ -35,6 +35,8 @@ pub enum ScrapeError {
     Connect(String),
     #[error("the connection broke before the answer was complete")]
     Broken,
+    #[error("the certificate can't be verified: {0}")]
+    Certificate(String),
     #[error("answered with status {0}")]
     Status(u16),
     #[error("answered with status {0}, a redirect, which is never followed")]
@@ -98,7 +100,7 @@ impl From<&ScrapeError> for Outcome {
         match error {
             ScrapeError::TimedOut(_) => Self::TimedOut,
             ScrapeError::Refused => Self::Refused,
-            ScrapeError::Connect(_) => Self::Connect,
+            ScrapeError::Connect(_) | ScrapeError::Certificate(_) => Self::Connect,
             ScrapeError::Broken => Self::Broken,
             ScrapeError::Status(_) => Self::Status,
             ScrapeError::Redirect(_) => Self::Redirect,

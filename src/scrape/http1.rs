@@ -10,6 +10,7 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
+use http::HeaderValue;
 use reqwest::Url;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -40,28 +41,36 @@ pub(super) fn plain_address(url: &Url) -> Option<SocketAddr> {
     Some(SocketAddr::new(host, url.port_or_known_default()?))
 }
 
-/// Fetches the page at `url`, which is at `address`, over the connection that rests or over a
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Request<'a> {
+    pub(super) address: SocketAddr,
+    pub(super) url: &'a Url,
+    /// The header of that name.
+    pub(super) authorization: Option<&'a HeaderValue>,
+}
+
+/// Fetches a page over the connection that rests, which leads to the same address, or over a
 /// new one. At most `limit` bytes are taken for a page.
 pub(super) async fn get(
     connection: &mut Option<Resting>,
-    address: SocketAddr,
-    url: &Url,
+    request: &Request<'_>,
     limit: usize,
     buffers: &Buffers,
 ) -> Result<Page, ScrapeError> {
     // Taken out: whoever drops this future in the middle leaves no half an answer behind.
     if let Some(resting) = connection.take().filter(Resting::is_alive) {
-        match exchange(resting.0, connection, address, url, limit, buffers).await {
+        match exchange(resting.0, connection, request, limit, buffers).await {
             // The server closed the kept connection while the request was on its way: that
             // says nothing about the page.
             Err(Failure::Unanswered) => {}
             done => return done.map_err(Failure::into),
         }
     }
-    let stream = TcpStream::connect(address).await.map_err(connect_error)?;
+    let stream = TcpStream::connect(request.address).await.map_err(connect_error)?;
     // A request is one small write.
     stream.set_nodelay(true).map_err(connect_error)?;
-    exchange(stream, connection, address, url, limit, buffers).await.map_err(Failure::into)
+    exchange(stream, connection, request, limit, buffers).await.map_err(Failure::into)
 }
 
 impl Resting {
@@ -95,12 +104,11 @@ impl From<Failure> for ScrapeError {
 async fn exchange(
     mut stream: TcpStream,
     connection: &mut Option<Resting>,
-    address: SocketAddr,
-    url: &Url,
+    request: &Request<'_>,
     limit: usize,
     buffers: &Buffers,
 ) -> Result<Page, Failure> {
-    send(&mut stream, address, url, buffers).await.map_err(|_| Failure::Unanswered)?;
+    send(&mut stream, request, buffers).await.map_err(|_| Failure::Unanswered)?;
     stream.readable().await.map_err(|_| Failure::Unanswered)?;
     // No buffer was held while there was nothing to put into it.
     let mut buffer = buffers.take();
@@ -115,9 +123,10 @@ async fn exchange(
     }
 }
 
-async fn send(stream: &mut TcpStream, address: SocketAddr, url: &Url, buffers: &Buffers) -> io::Result<()> {
-    let mut request = buffers.take();
-    let bytes = &mut request.bytes;
+async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) -> io::Result<()> {
+    let Request { address, url, authorization } = *request;
+    let mut buffer = buffers.take();
+    let bytes = &mut buffer.bytes;
     write!(bytes, "GET {}", url.path())?;
     if let Some(query) = url.query() {
         write!(bytes, "?{query}")?;
@@ -125,11 +134,22 @@ async fn send(stream: &mut TcpStream, address: SocketAddr, url: &Url, buffers: &
     // Plain text, so that a server that also speaks OpenMetrics does not choose that.
     write!(
         bytes,
-        " HTTP/1.1\r\nhost: {address}\r\nuser-agent: {}\r\naccept: {}\r\n\r\n",
+        " HTTP/1.1\r\nhost: {address}\r\nuser-agent: {}\r\naccept: {}\r\n",
         super::client::USER_AGENT,
         super::client::ACCEPT
     )?;
-    stream.write_all(bytes).await
+    if let Some(authorization) = authorization {
+        bytes.extend_from_slice(b"authorization: ");
+        bytes.extend_from_slice(authorization.as_bytes());
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes.extend_from_slice(b"\r\n");
+    let sent = stream.write_all(bytes).await;
+    if authorization.is_some() {
+        // Buffers are shared: the next page must not be read over a token.
+        bytes.fill(0);
+    }
+    sent
 }
 
 async fn receive(stream: &mut TcpStream, buffer: &mut Buffer, limit: usize) -> Result<Complete, Failure> {

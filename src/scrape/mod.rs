@@ -7,7 +7,6 @@
 mod answer;
 mod client;
 mod fetch;
-mod gateway;
 mod http1;
 mod page;
 mod pool;
@@ -19,10 +18,13 @@ mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub(crate) use self::{
+    client::{ACCEPT, USER_AGENT},
+    pool::seed,
+};
 pub use self::{
     client::{ClientError, Connection, DEFAULT_MAX_BODY, PageClient},
     fetch::{Fetch, Outcome, ScrapeError},
-    gateway::{GatewayPlan, GatewayPool, GatewayReport},
     page::Page,
     pool::ScrapePool,
     scrapers::Scrapers,

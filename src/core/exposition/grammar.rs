@@ -32,22 +32,15 @@ impl<'p> Head<'p> {
     }
 }
 
-/// A whole line without its line feed; `None` where it is blank.
-pub(super) fn line(input: &[u8]) -> Option<Line<'_>> {
-    let input = skip_blank(input);
-    match input.first()? {
-        b'#' => Some(comment(input).map_or(Line::Comment, |(_, comment)| comment)),
-        _ => Some(sample(input).map_or(Line::Rejected(input), Line::Sample)),
-    }
-}
-
 pub(super) fn is_comment_or_blank(line: &[u8]) -> bool {
     matches!(skip_blank(line).first(), None | Some(b'#'))
 }
 
-fn sample(input: &[u8]) -> Option<Sample<'_>> {
-    let (input, head) = head(input).ok()?;
-    body(head, input)
+/// What a line says that is no sample; `None` where it is blank.
+pub(super) fn comment_line(line: &[u8]) -> Option<Line<'_>> {
+    let text = skip_blank(line);
+    let said = comment(text).map_or(Line::Comment, |(_, comment)| comment);
+    (!text.is_empty()).then_some(said)
 }
 
 pub(super) fn head(input: &[u8]) -> Parsed<'_, Head<'_>> {
@@ -66,8 +59,15 @@ pub(super) fn body<'p>(head: Head<'p>, input: &'p [u8]) -> Option<Sample<'p>> {
         Head::Quoted(_) => labels_after_quoted_name(input),
     }
     .ok()?;
-    let (input, value) = preceded(blank, map_opt(token, number::value)).parse(input).ok()?;
-    let (_, timestamp_ms) = tail(input).ok()?;
+    let input = skip_blank(input);
+    // Mostly a count that ends the line.
+    let (value, timestamp_ms) = match number::count(input) {
+        Some(value) => (value, None),
+        None => {
+            let (input, value) = map_opt(token, number::value).parse(input).ok()?;
+            (value, tail(input).ok()?.1)
+        }
+    };
     Some(Sample { name: head.name(), labels, value, timestamp_ms })
 }
 
@@ -87,7 +87,7 @@ fn labels_after_quoted_name(input: &[u8]) -> Parsed<'_, Labels<'_>> {
 /// What stands between the braces, and the closing one.
 #[inline]
 fn labels(input: &[u8]) -> Parsed<'_, Labels<'_>> {
-    let mut labels = Labels::default();
+    let mut labels = Labels::within(input);
     let mut rest = input;
     while let Ok((after, label)) = label(rest) {
         labels.push(label, after);
@@ -106,15 +106,18 @@ fn labels(input: &[u8]) -> Parsed<'_, Labels<'_>> {
 pub(super) fn label(input: &[u8]) -> Parsed<'_, Label<'_>> {
     let input = skip_blank(input);
     let (input, name) = if input.first() == Some(&b'"') { quoted(input) } else { label_name(input) }?;
-    let input = skip_blank(input);
-    let (input, ()) = byte(b'=')(input)?;
-    let input = skip_blank(input);
-    let (input, value) = quoted(input)?;
-    let input = skip_blank(input);
-    let input = match input.first() {
-        Some(b',') => &input[1..],
-        Some(b'}') | None => input,
-        Some(_) => return Err(nom::Err::Error(())),
+    let value = match input.strip_prefix(b"=\"") {
+        Some(value) => value,
+        None => preceded((blank, byte(b'='), blank), byte(b'"')).parse(input)?.0,
+    };
+    let (input, value) = quoted_text(value)?;
+    let input = match &input[1..] {
+        [b',', next @ ..] => next,
+        after => match skip_blank(after) {
+            [b',', next @ ..] => next,
+            end @ ([b'}', ..] | []) => end,
+            _ => return Err(nom::Err::Error(())),
+        },
     };
     Ok((input, Label { name: LabelText::new(name), value: LabelText::new(value) }))
 }
@@ -236,13 +239,16 @@ fn blank(input: &[u8]) -> Parsed<'_, ()> {
 
 #[inline]
 fn skip_blank(input: &[u8]) -> &[u8] {
-    let mut rest = input;
-    while let Some((first, after)) = rest.split_first()
-        && is_blank(*first)
-    {
-        rest = after;
+    // There is mostly none, and one comparison tells.
+    match input.first() {
+        Some(first) if *first <= b' ' => skip_some_blank(input),
+        _ => input,
     }
-    rest
+}
+
+fn skip_some_blank(input: &[u8]) -> &[u8] {
+    let end = input.iter().position(|&byte| !is_blank(byte)).unwrap_or(input.len());
+    &input[end..]
 }
 
 #[inline]

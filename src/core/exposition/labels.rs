@@ -7,16 +7,29 @@ use super::grammar;
 /// The label set of a sample, in page order.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Labels<'p> {
-    /// The first labels as they were found when the line was checked, so that the usual few
-    /// are not read a second time.
-    first: [Label<'p>; FIRST],
+    /// What stands between the braces. The grammar has checked it.
+    text: &'p [u8],
+    /// Where the first labels were found when the line was checked, so that the usual few are
+    /// not read a second time.
+    first: [Place; FIRST],
     found: usize,
-    /// The labels after these. The grammar has checked them.
-    rest: &'p [u8],
+    /// Where in the text the labels after these start.
+    rest: usize,
 }
 
 /// A sample of vLLM has up to three labels.
 const FIRST: usize = 4;
+
+/// Where a label stands in its text. A sample is handed from step to step by value, and four of
+/// these are a quarter of the size of four labels.
+#[derive(Clone, Copy, Debug, Default)]
+struct Place {
+    name: Span,
+    value: Span,
+}
+
+/// From its start to its end.
+type Span = (u16, u16);
 
 /// The labels of one sample; made by [`Labels::iter`].
 #[derive(Clone, Debug)]
@@ -39,20 +52,45 @@ pub struct LabelText<'p> {
 }
 
 impl<'p> Labels<'p> {
+    /// A set of which nothing is read yet; it ends somewhere in `text`.
+    #[inline]
+    pub(super) fn within(text: &'p [u8]) -> Self {
+        Self { text, ..Self::default() }
+    }
+
     /// Adds a label that was just read; `rest` is what follows it.
     #[inline]
     pub(super) fn push(&mut self, label: Label<'p>, rest: &'p [u8]) {
+        // Labels are noted from the first one on without a gap.
+        let read = self.text.len() - rest.len();
+        if read > usize::from(u16::MAX) {
+            return;
+        }
         if let Some(slot) = self.first.get_mut(self.found) {
-            *slot = label;
+            let text = self.text;
+            let span = |part: &[u8]| {
+                #[expect(clippy::cast_possible_truncation, reason = "it ends before `rest`")]
+                let start = (part.as_ptr().addr() - text.as_ptr().addr()) as u16;
+                #[expect(clippy::cast_possible_truncation, reason = "it ends before `rest`")]
+                let length = part.len() as u16;
+                (start, start + length)
+            };
+            *slot = Place { name: span(label.name.raw), value: span(label.value.raw) };
             self.found += 1;
-            self.rest = rest;
+            self.rest = read;
         }
     }
 
     /// Ends the set where `after` starts.
     #[inline]
     pub(super) fn end(&mut self, after: &'p [u8]) {
-        self.rest = &self.rest[..self.rest.len().saturating_sub(after.len())];
+        self.text = &self.text[..self.text.len().saturating_sub(after.len())];
+    }
+
+    fn at(&self, index: usize) -> Option<Label<'p>> {
+        let text = |(start, end): Span| LabelText::new(&self.text[start.into()..end.into()]);
+        let Place { name, value } = *self.first.get(index)?;
+        Some(Label { name: text(name), value: text(value) })
     }
 
     #[must_use]
@@ -82,12 +120,12 @@ impl<'p> Iterator for LabelIter<'p> {
     #[inline]
     fn next(&mut self) -> Option<Self::Item> {
         if self.next < self.labels.found {
-            let label = self.labels.first.get(self.next).copied();
+            let label = self.labels.at(self.next);
             self.next += 1;
             return label;
         }
-        let (rest, label) = grammar::label(self.labels.rest).ok()?;
-        self.labels.rest = rest;
+        let (rest, label) = grammar::label(self.labels.text.get(self.labels.rest..)?).ok()?;
+        self.labels.rest = self.labels.text.len() - rest.len();
         Some(label)
     }
 }

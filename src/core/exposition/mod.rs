@@ -3,7 +3,7 @@
 //! Two entries: [`samples`] walks every sample of a page, [`select`] visits only the samples of
 //! wanted families and goes over the rest as fast as the memory allows. Neither allocates, and
 //! neither fails: a line that breaks the grammar is skipped and counted. ([`lines`] also tells
-//! comments, for who needs a family's TYPE.)
+//! comments, and [`types`] those of TYPE alone.)
 //!
 //! # Grammar
 //!
@@ -61,7 +61,7 @@ mod walk;
 pub use self::{
     labels::{Label, LabelIter, LabelText, Labels, unescape},
     select::{Part, SelectReport, Selected, Selector, select},
-    walk::{Lines, Samples, lines, samples},
+    walk::{Lines, Samples, lines, samples, types},
 };
 
 /// One sample line, borrowed from the page.

@@ -9,7 +9,8 @@ pub(super) fn value(token: &[u8]) -> Option<f64> {
 }
 
 /// `123` or `123.0`, exactly representable.
-fn count(token: &[u8]) -> Option<f64> {
+#[inline]
+pub(super) fn count(token: &[u8]) -> Option<f64> {
     /// Below 2^53 whatever the digits.
     const MAX_DIGITS: usize = 15;
     let digits = token.strip_suffix(b".0").unwrap_or(token);

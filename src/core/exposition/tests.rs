@@ -261,6 +261,21 @@ fn counts_broken_lines_of_wanted_families() {
 }
 
 #[test]
+fn reads_labels_however_long_and_many_they_are() {
+    let long = "v".repeat(70_000);
+    for long_at in 0..7 {
+        let value = |at| if at == long_at { long.as_str() } else { "v" };
+        let labels: Vec<String> = (0..7).map(|at| format!("l{at}=\"{}\"", value(at))).collect();
+        let page = format!("x{{{}}} 1", labels.join(","));
+        let sample = samples(page.as_bytes()).next().unwrap();
+        let read: Vec<String> = sample.labels.iter().map(|l| format!("{:?}={:?}", l.name, l.value)).collect();
+        let expected: Vec<String> = (0..7).map(|at| format!("\"l{at}\"={:?}", value(at))).collect();
+        assert!(read == expected, "the long value at {long_at}");
+        assert_eq!(sample.labels.get("l6").unwrap().as_bytes(), value(6).as_bytes());
+    }
+}
+
+#[test]
 fn selects_nothing_where_nothing_is_wanted() {
     assert_eq!(chosen("x 1\n_total 2\n", &[]), (vec![], 0));
     assert_eq!(chosen("x 1\n_total 2\n", &[""]), (vec![], 0));

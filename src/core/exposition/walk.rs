@@ -4,12 +4,24 @@ use std::iter::FusedIterator;
 
 use memchr::memchr;
 
-use super::{Line, Sample, grammar, run::Run};
+use super::{Kind, Line, Sample, grammar, run::Run};
 
 /// Walks every line of `page` that is not blank.
 #[must_use]
 pub fn lines(page: &[u8]) -> Lines<'_> {
-    Lines { rest: page }
+    Lines { rest: page, run: None }
+}
+
+/// The TYPE lines of `page`, name and kind, in page order. Samples are not looked into, which
+/// makes it several times as fast as [`lines`].
+pub fn types(page: &[u8]) -> impl Iterator<Item = (&str, Kind)> {
+    let mut rest = page;
+    std::iter::from_fn(move || next_line(&mut rest))
+        .filter(|line| grammar::is_comment_or_blank(line))
+        .filter_map(|line| match grammar::comment_line(line)? {
+            Line::Type { name, kind } => Some((name, kind)),
+            _ => None,
+        })
 }
 
 /// Walks every sample of `page`, skipping comments; lines that break the grammar are skipped
@@ -23,6 +35,8 @@ pub fn samples(page: &[u8]) -> Samples<'_> {
 #[derive(Clone, Debug)]
 pub struct Lines<'p> {
     rest: &'p [u8],
+    /// How the last sample line started.
+    run: Option<Run<'p>>,
 }
 
 /// The samples of a page; made by [`samples`].
@@ -47,8 +61,12 @@ impl<'p> Iterator for Lines<'p> {
 
     fn next(&mut self) -> Option<Self::Item> {
         loop {
-            if let Some(line) = grammar::line(next_line(&mut self.rest)?) {
-                return Some(line);
+            let line = next_line(&mut self.rest)?;
+            if !grammar::is_comment_or_blank(line) {
+                return Some(sample(line, &mut self.run).map_or(Line::Rejected(line), Line::Sample));
+            }
+            if let Some(comment) = grammar::comment_line(line) {
+                return Some(comment);
             }
         }
     }
@@ -63,7 +81,7 @@ impl<'p> Iterator for Samples<'p> {
             if grammar::is_comment_or_blank(line) {
                 continue;
             }
-            match self.sample(line) {
+            match sample(line, &mut self.run) {
                 Some(sample) => return Some(sample),
                 None => self.rejected += 1,
             }
@@ -71,17 +89,16 @@ impl<'p> Iterator for Samples<'p> {
     }
 }
 
-impl<'p> Samples<'p> {
-    fn sample(&mut self, line: &'p [u8]) -> Option<Sample<'p>> {
-        if let Some(run) = &self.run
-            && let Some(body) = run.body_of(line)
-        {
-            return grammar::body(run.head, body);
-        }
-        let (run, body) = Run::open(line)?;
-        self.run = Some(run);
-        grammar::body(run.head, body)
+/// Reads a sample line; `run` is how the one before it started, and then how this one does.
+fn sample<'p>(line: &'p [u8], run: &mut Option<Run<'p>>) -> Option<Sample<'p>> {
+    if let Some(run) = run
+        && let Some(body) = run.body_of(line)
+    {
+        return grammar::body(run.head, body);
     }
+    let (opened, body) = Run::open(line)?;
+    *run = Some(opened);
+    grammar::body(opened.head, body)
 }
 
 impl FusedIterator for Lines<'_> {}

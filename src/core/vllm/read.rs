@@ -99,11 +99,9 @@ fn reading_of_no_series(page: &[u8], asked: &Asked, wanted: &Wanted) -> Option<R
         let name_of = |index: &usize| wanted.families[*index].name.as_str();
         asked.names.iter().map(name_of).any(|own| own == name || name.strip_suffix("_total") == Some(own))
     };
-    exposition::lines(page).find_map(|line| match line {
-        Line::Type { name, kind: Kind::Counter } if asked.value && goes_by(name) => Some(Reading::Value(0.0)),
-        Line::Type { name, kind: Kind::Histogram } if asked.histogram && goes_by(name) => {
-            Some(Reading::Histogram(Histogram::default()))
-        }
+    exposition::types(page).find_map(|(name, kind)| match kind {
+        Kind::Counter if asked.value && goes_by(name) => Some(Reading::Value(0.0)),
+        Kind::Histogram if asked.histogram && goes_by(name) => Some(Reading::Histogram(Histogram::default())),
         _ => None,
     })
 }

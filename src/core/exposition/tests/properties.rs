@@ -94,19 +94,22 @@ proptest! {
         page in prop_oneof![
             vec(any::<u8>(), 0..400),
             "[x{}\"\\\\=,# \t\n\r1.+NaInf_é-]{0,200}".prop_map(String::into_bytes),
+            "( ?# ?TYPE x:?y? (gauge|counter|kind) ?\r?\n|x 1\n|# x\n){0,20}".prop_map(String::into_bytes),
         ],
     ) {
         let mut walk = samples(&page);
         let read = walk.by_ref().inspect(|sample| { show(sample); }).count();
-        let (mut seen, mut rejected) = (0, 0);
+        let (mut seen, mut rejected, mut typed) = (0, 0, Vec::new());
         for line in lines(&page) {
             match line {
                 Line::Sample(_) => seen += 1,
                 Line::Rejected(_) => rejected += 1,
+                Line::Type { name, kind } => typed.push((name, kind)),
                 _ => {}
             }
         }
         prop_assert_eq!((read, walk.rejected()), (seen, rejected));
+        prop_assert_eq!(types(&page).collect::<Vec<_>>(), typed);
         select(&page, &Selector::new(["x", "N", "e\"}"]), |selected| { show(&selected.sample); });
     }
 
