@@ -42,3 +42,9 @@ e2e: e2e-tools image-binary ## Every promise, proved against the real thing. KED
 dev-cluster: e2e-tools ## A control plane with KEDA and the scaler on this machine, until Ctrl-C.
 	$(CARGO) build --locked --bin keda-kaito-scaler
 	$(E2E_RUN) dev-cluster --keda $(KEDA) --scaler $(or $(CARGO_TARGET_DIR),target)/debug/keda-kaito-scaler $(E2E_ARGS)
+
+.PHONY: e2e-vllm
+e2e-vllm: e2e-tools ## The same with a real vLLM on the processor as one of the pods. Downloads 3 GB.
+	benches/vllm/setup.sh .tools/vllm
+	$(CARGO) build --locked --bin keda-kaito-scaler
+	$(E2E_RUN) run --keda $(KEDA) --scaler $(or $(CARGO_TARGET_DIR),target)/debug/keda-kaito-scaler --vllm .tools/vllm

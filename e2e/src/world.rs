@@ -27,6 +27,7 @@ use crate::{
     proxy,
     report::Report,
     sandbox::Hosts,
+    vllm::Installation,
 };
 
 /// What a run is made with.
@@ -40,6 +41,8 @@ pub struct Setup {
     pub chart: PathBuf,
     /// This crate's own files: the CRDs of KAITO.
     pub files: PathBuf,
+    /// A real vLLM, where there is one.
+    pub vllm: Option<Installation>,
 }
 
 /// A cluster with KEDA, KAITO's stand-in and the scaler.
