@@ -45,6 +45,16 @@ bench-instructions: ## Instruction counts against benches/instructions/figures.j
 bench-instructions-renew: ## Write those figures anew.
 	$(CARGO) bench --locked --bench instructions -- --renew
 
+.PHONY: bench-fleet
+bench-fleet: ## Up to 10,000 endpoints against the real binary: what it costs, how late it is. Seven minutes.
+	$(CARGO) bench --locked --bench fleet -- all
+
 .PHONY: bench-smoke
 bench-smoke: ## Every benchmark once: that they run, not how fast.
 	$(CARGO) test --locked --benches
+
+.PHONY: bench-vllm
+bench-vllm: ## What scrapes cost a real vLLM on this machine's processor. Downloads 3 GB, takes some ten minutes.
+	benches/vllm/setup.sh .tools/vllm
+	$(CARGO) build --locked --release
+	.tools/vllm/venv/bin/python benches/vllm/bench.py .tools/vllm $(or $(CARGO_TARGET_DIR),target)/release/keda-kaito-scaler

@@ -101,6 +101,16 @@ impl Keda {
         Ok(())
     }
 
+    /// Asks each target for its value, all at once.
+    pub fn ask_once(&self, targets: &Arc<Vec<ScaledObjectRef>>) -> JoinSet<Result<f64, tonic::Status>> {
+        let mut asking = JoinSet::new();
+        for number in 0..targets.len() {
+            let (keda, targets) = (self.clone(), targets.clone());
+            asking.spawn(async move { keda.get_metrics(&targets[number]).await });
+        }
+        asking
+    }
+
     /// Polls all targets in turn, each once in `period`, for `window`. Gives the times of
     /// GetMetrics and the number of calls that failed.
     pub async fn poll(
@@ -164,12 +174,19 @@ pub struct Streams {
 }
 
 impl Streams {
-    pub async fn await_open(&self) -> Result<()> {
+    /// How many streams were opened so far, over all targets.
+    pub fn opened(&self) -> usize {
+        self.opened.load(Ordering::Relaxed)
+    }
+
+    /// Waits until so many were opened.
+    pub async fn await_open(&self, count: usize) -> Result<()> {
         let all = async {
-            while self.opened.load(Ordering::Relaxed) < self.frames.len() {
+            while self.opened() < count {
                 time::sleep(Duration::from_millis(1)).await;
             }
         };
-        time::timeout(PATIENCE, all).await.context("not every stream was opened")
+        let opened = time::timeout(PATIENCE, all).await;
+        opened.with_context(|| format!("{} of {count} streams were opened", self.opened()))
     }
 }

@@ -11,7 +11,9 @@ mod keda;
 mod report;
 mod scaler;
 mod sleepers;
+mod start;
 mod steady;
+mod tls;
 
 use std::time::Duration;
 
@@ -41,27 +43,55 @@ fn main() -> Result<()> {
     })
 }
 
-const ALL: [&str; 3] = ["filtered", "plain", "sleepers"];
+const ALL: [&str; 9] = ["idle", "filtered", "plain", "dead", "tls", "sleepers", "start", "restart", "soak"];
 
 async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
+    let window = if smoke { SECOND } else { 8 * SECOND };
+    // Any number, for who develops.
+    let wished = std::env::var("BENCH_FLEET_SIZE").ok().and_then(|size| size.parse().ok());
+    let size = |full: usize| wished.unwrap_or(if smoke { 50 } else { full });
     let scene = |endpoints| Scene {
         endpoints,
         filtering: Filtering::Works,
         interval: if smoke { SECOND / 5 } else { SECOND },
-        window: if smoke { SECOND } else { 8 * SECOND },
+        window,
         dead_percent: 0,
     };
+    let sizes = |full: &[usize]| match wished {
+        Some(size) => vec![size],
+        None if smoke => vec![50],
+        None => full.to_vec(),
+    };
     match part {
+        "idle" => report.idle(start::idle(cores, window).await?),
         "filtered" => {
-            for endpoints in sizes(smoke, &[100, 1_000, 3_000, 10_000]) {
+            for endpoints in sizes(&[100, 1_000, 3_000, 10_000]) {
                 report.steady(scene(endpoints).measure(cores).await?);
             }
         }
         "plain" => {
-            for endpoints in sizes(smoke, &[100, 1_000, 3_000]) {
+            for endpoints in sizes(&[100, 1_000, 3_000]) {
                 let scene = Scene { filtering: Filtering::GivesNothing, ..scene(endpoints) };
                 report.steady(scene.measure(cores).await?);
             }
+        }
+        "dead" => {
+            // In turn, so that what else the machine does falls on both alike.
+            for dead_percent in [0, 30].repeat(if smoke { 1 } else { 2 }) {
+                let scene = Scene { dead_percent, ..scene(size(1_000)) };
+                report.steady(scene.measure(cores).await?);
+            }
+        }
+        "tls" => {
+            for calls in tls::calls(cores, window).await? {
+                report.tls(calls);
+            }
+        }
+        "start" => report.start(start::start(cores, size(1_000)).await?),
+        "restart" => report.restart(start::restart(cores, size(2_000)).await?),
+        "soak" => {
+            let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 60 * SECOND });
+            report.soak(start::soak(cores, size(500), interval, length).await?);
         }
         "sleepers" => {
             let full = [(1, 500), (100, 500), (1_000, 500), (100, 0), (1_000, 0)];
@@ -73,12 +103,4 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
         other => bail!("{other:?} is no part of this bench: it has all, {}", ALL.join(", ")),
     }
     Ok(())
-}
-
-fn sizes(smoke: bool, full: &[usize]) -> Vec<usize> {
-    // For developing: one size, whatever it is.
-    if let Some(one) = std::env::var("BENCH_FLEET_ENDPOINTS").ok().and_then(|size| size.parse().ok()) {
-        return vec![one];
-    }
-    if smoke { vec![50] } else { full.to_vec() }
 }

@@ -5,34 +5,45 @@ use std::{fs, path::PathBuf};
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-use crate::{cores::Cores, sleepers::Slept, steady::Outcome};
+use crate::{
+    cores::Cores,
+    sleepers::Slept,
+    start::{Idle, Restart, Soak, Start},
+    steady::Outcome,
+    tls::Calls,
+};
 
 /// What was measured so far.
 #[derive(Debug)]
 pub struct Report {
     figures: serde_json::Map<String, Value>,
     smoke: bool,
+    /// The last line was one of the table of steady fleets.
+    in_table: bool,
 }
 
-const STEADY: &str = "| endpoints | page | scrapes/s | CPU s/s | CPU a scrape | memory (peak) | lag p50/p99 \
+const STEADY: &str = "| endpoints | page | dead | scrapes/s | CPU s/s | CPU a scrape | memory (peak) | lag p50/p99 \
      | activation p50/p99 (n) | GetMetrics p50/p99 | scraped/s | load's CPU |";
 
 impl Report {
     pub fn begin(cores: &Cores, smoke: bool) -> Self {
         let commit = keda_kaito_scaler::COMMIT;
         println!("commit {commit}; scaler on a core of its own: {}", cores.pinned());
-        println!("{STEADY}\n{}", "|---".repeat(STEADY.matches('|').count() - 1) + "|");
         let figures = json!({"commit": commit, "pinned": cores.pinned()});
-        Self { figures: figures.as_object().cloned().unwrap_or_default(), smoke }
+        Self { figures: figures.as_object().cloned().unwrap_or_default(), smoke, in_table: false }
     }
 
     pub fn steady(&mut self, outcome: Outcome) {
         let Outcome { scrape_lag: lag, activation, get_metrics: calls, .. } = outcome;
+        if !std::mem::replace(&mut self.in_table, true) {
+            println!("\n{STEADY}\n{}", "|---".repeat(STEADY.matches('|').count() - 1) + "|");
+        }
         println!(
-            "| {} | {} | {:.0} | {:.3} | {:.1} µs | {:.1} ({:.1}) MiB | {:.2} / {:.2} ms | {:.0} / {:.0} ms ({}) \
+            "| {} | {} | {} % | {:.0} | {:.3} | {:.1} µs | {:.1} ({:.1}) MiB | {:.2} / {:.2} ms | {:.0} / {:.0} ms ({}) \
              | {:.2} / {:.2} ms | {:.1} MB | {:.2} |",
             outcome.endpoints,
             outcome.page,
+            outcome.dead_percent,
             outcome.scrapes_per_second,
             outcome.processor,
             outcome.microseconds_per_scrape,
@@ -54,12 +65,76 @@ impl Report {
                 outcome.calls_failed, outcome.activations_lost
             );
         }
+        if outcome.dead_percent == 0 {
+            for complaint in outcome.complaints.iter().take(3) {
+                println!("the scaler warned ({} times): {complaint}", outcome.warnings);
+            }
+        }
         self.add("steady", outcome);
+    }
+
+    pub fn idle(&mut self, idle: Idle) {
+        let line = format!(
+            "no target: {:.1} MiB, {:.2} ms of processor time a second",
+            mebibytes(idle.resident_bytes),
+            idle.processor * 1e3
+        );
+        self.say("idle", &line, idle);
+    }
+
+    pub fn start(&mut self, start: Start) {
+        let line = format!(
+            "start with {} targets and {} endpoints, from exec: listens after {:.0} ms, first value {:.0} ms, \
+             every target's {:.0} ms, calls refused: {}",
+            start.targets,
+            start.endpoints,
+            start.listening,
+            start.first_value,
+            start.all_values,
+            start.refused
+        );
+        self.say("start", &line, start);
+    }
+
+    pub fn restart(&mut self, restart: Restart) {
+        let Restart { streams, reopened } = restart;
+        let line = format!("restart: {streams} streams are open again {reopened:.0} ms after exec");
+        self.say("restart", &line, restart);
+    }
+
+    pub fn tls(&mut self, calls: Calls) {
+        let line = format!(
+            "GetMetrics over mutual TLS, {} callers on one connection: p50 {:.3}, p99 {:.3} ms, {:.0} calls/s, \
+             failed: {}, first calls refused: {}; CPU s/s of the scaler {:.2}, of the callers {:.2}",
+            calls.callers,
+            calls.latency.p50,
+            calls.latency.p99,
+            calls.per_second,
+            calls.failed,
+            calls.first_refused,
+            calls.processor,
+            calls.callers_processor
+        );
+        self.say("tls", &line, calls);
+    }
+
+    pub fn soak(&mut self, soak: Soak) {
+        let points = soak
+            .resident
+            .iter()
+            .map(|(scrapes, resident)| format!("{scrapes:.0}: {:.2}", mebibytes(*resident)));
+        let line = format!(
+            "soak of {} endpoints every {} s, MiB after so many scrapes of each: {}",
+            soak.endpoints,
+            soak.interval_seconds,
+            points.collect::<Vec<_>>().join(", ")
+        );
+        self.say("soak", &line, soak);
     }
 
     pub fn slept(&mut self, slept: Slept) {
         let Slept { one_by_one, together, .. } = slept;
-        println!(
+        let line = format!(
             "{} sleepers, budget {}/s: {:.0} scrapes/s, {:.3} CPU s/s, {:.1} MiB; request to frame one by one \
              {:.0} / {:.0} ms ({}), all at once {:.0} / {:.0} / {:.0} ms ({}); sample to frame within 5 ms: {} of \
              {}; load's CPU {:.2}",
@@ -82,7 +157,15 @@ impl Report {
         if slept.lost > 0 {
             println!("activations lost: {}", slept.lost);
         }
-        self.add("sleepers", slept);
+        self.say("sleepers", &line, slept);
+    }
+
+    fn say(&mut self, key: &str, line: &str, figure: impl serde::Serialize) {
+        if std::mem::take(&mut self.in_table) {
+            println!();
+        }
+        println!("{line}");
+        self.add(key, figure);
     }
 
     fn add(&mut self, key: &str, figure: impl serde::Serialize) {

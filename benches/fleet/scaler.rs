@@ -6,7 +6,7 @@ use std::{
     net::{IpAddr, Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::{Child, Stdio},
-    sync::mpsc,
+    sync::{Arc, Mutex, PoisonError, mpsc},
     time::Duration,
 };
 
@@ -26,6 +26,7 @@ pub struct Scaler {
     metrics: SocketAddr,
     /// Just before it was executed.
     pub executed: Instant,
+    complaints: Arc<Mutex<Vec<String>>>,
 }
 
 /// What a process has used so far.
@@ -61,15 +62,20 @@ impl Scaler {
         let mut child = command.spawn().with_context(|| format!("failed to run {program}"))?;
         let lines = BufReader::new(child.stderr.take().context("its log")?).lines();
         let (say, said) = mpsc::channel();
+        let complaints = Arc::new(Mutex::new(vec![]));
+        let heard = complaints.clone();
         // Reads on to the end: a full pipe would stop the scaler.
         std::thread::spawn(move || {
             for line in lines.map_while(Result::ok) {
+                if line.contains("\"level\":\"WARN\"") || line.contains("\"level\":\"ERROR\"") {
+                    heard.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
+                }
                 // Nobody listens once it has started.
                 let _ = say.send(line);
             }
         });
         // From here on it is killed wherever this function ends.
-        let mut scaler = Self { child, grpc: UNKNOWN, metrics: UNKNOWN, executed };
+        let mut scaler = Self { child, grpc: UNKNOWN, metrics: UNKNOWN, executed, complaints };
         let mut log = Vec::new();
         loop {
             let left = START.saturating_sub(executed.elapsed());
@@ -84,6 +90,11 @@ impl Scaler {
             }
             log.push(line);
         }
+    }
+
+    /// What it has logged as a warning or worse.
+    pub fn complaints(&self) -> Vec<String> {
+        self.complaints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     pub fn usage(&self) -> Result<Usage> {

@@ -63,6 +63,10 @@ pub struct Outcome {
     pub activations_lost: usize,
     pub get_metrics: Spread,
     pub calls_failed: usize,
+    /// What the scaler warned of. Dead endpoints are worth a warning each.
+    pub warnings: usize,
+    #[serde(skip)]
+    pub complaints: Vec<String>,
     /// Processor seconds a second of the generator and the stand-in for KEDA.
     pub generator_processor: f64,
 }
@@ -81,7 +85,7 @@ impl Scene {
         let keda = Keda::connect(scaler.grpc).await?;
         let targets = keda::targets(fleet, self.interval);
         let streams = keda.open_streams(&targets);
-        streams.await_open().await?;
+        streams.await_open(members).await?;
         keda.await_values(&targets).await?;
         // The first scrapes come at once; a round later each endpoint is on its grid.
         let settling = self.interval * 3;
@@ -115,6 +119,7 @@ impl Scene {
         stop.send_replace(true);
         let probed = probes.join_all().await;
         let peak = scaler.usage()?.peak;
+        let complaints = scaler.complaints();
 
         let processor = (after.processor - before.processor) / seconds;
         Ok(Outcome {
@@ -135,6 +140,8 @@ impl Scene {
             activation: Spread::of(probed.into_iter().flat_map(|(seen, _)| seen).collect()),
             get_metrics: Spread::of(times),
             calls_failed: failed + failed_then,
+            warnings: complaints.len(),
+            complaints,
             generator_processor: (own_after.processor - own.processor) / seconds,
         })
     }

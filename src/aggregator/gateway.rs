@@ -203,3 +203,91 @@ impl GatewayState {
         self.fault.as_ref()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::fleet::Gateway;
+
+    const AT: Moment = Moment::from_unix(Duration::from_secs(1_000));
+
+    fn set(name: &str, pool: &str) -> InferenceSet {
+        InferenceSet {
+            key: InferenceSetKey::new("team-a", name),
+            replicas: 0,
+            ready_replicas: 0,
+            endpoints: Vec::new(),
+            gateway: Some(Gateway {
+                pool: pool.into(),
+                picker: Some(Source::picker(&"team-a".into(), "chat-inferencepool")),
+            }),
+        }
+    }
+
+    /// What changes for sources: the name, and the plan's pools, with `!` where one sleeps.
+    fn follow(
+        gateways: &mut Gateways,
+        set: &InferenceSet,
+        named: &[Option<&WakeSource>],
+        asleep: bool,
+    ) -> Vec<String> {
+        let readings = named.iter().filter_map(|named| Reading::of(set, *named)).collect();
+        let plan =
+            |plan: SourcePlan| format!("{}{}", plan.pools.join("+"), if plan.asleep { "!" } else { "" });
+        let changes = gateways.follow(&set.key, readings, asleep).into_iter();
+        let changes = changes.map(|(source, to)| {
+            let name = &source.service().unwrap().service.name;
+            format!("{name} {}", to.map_or("-".to_owned(), plan))
+        });
+        changes.collect()
+    }
+
+    fn says(gateways: &mut Gateways, source: Source, samples: &[(&str, f64)]) -> BTreeSet<String> {
+        let samples = samples.iter().map(|(pool, queued)| {
+            ((*pool).into(), GatewaySample { queued: Some(*queued), refused_total: 0.0 })
+        });
+        let interval = Duration::from_millis(100);
+        let report = SourceReport { source, at: AT, interval, outcome: Ok(samples.collect()) };
+        gateways.take(report).map(|set| set.name.to_string()).collect()
+    }
+
+    #[test]
+    fn roles_share_a_source_which_is_read_often_while_one_sleeps() {
+        let (prefill, decode) = (set("chat-prefill", "chat"), set("chat-decode", "chat"));
+        let other = set("other", "other");
+        let mut gateways = Gateways::default();
+        let none = [None];
+        let picker = "chat-inferencepool-epp";
+        let one = |plan: &str| [format!("{picker} {plan}")];
+        assert_eq!(follow(&mut gateways, &prefill, &none, false), one("chat"));
+        assert_eq!(follow(&mut gateways, &decode, &none, true), one("chat!"));
+        assert_eq!(follow(&mut gateways, &decode, &none, true), [""; 0], "no change");
+        assert_eq!(follow(&mut gateways, &other, &none, false), one("chat+other!"));
+        let source = Source::picker(&"team-a".into(), "chat-inferencepool");
+        let heard = says(&mut gateways, source, &[("chat", 3.0), ("other", 0.0)]);
+        assert_eq!(heard, ["chat-decode", "chat-prefill", "other"].map(str::to_owned).into());
+        let demand = |gateways: &Gateways, set| gateways.of(set, None).unwrap().demand(AT);
+        assert_eq!((demand(&gateways, &decode), demand(&gateways, &other)), (Some(3.0), Some(0.0)));
+        assert_eq!(gateways.of(&decode, None).unwrap().demand(AT + Duration::from_secs(6)), None, "too old");
+        assert_eq!(follow(&mut gateways, &decode, &none, false), one("chat+other"));
+        assert_eq!(follow(&mut gateways, &other, &[], false), one("chat"));
+        assert_eq!(follow(&mut gateways, &decode, &[], false), one("chat"));
+        assert_eq!(follow(&mut gateways, &prefill, &[], false), one("-"));
+        assert!(gateways.of(&prefill, None).is_none());
+    }
+
+    #[test]
+    fn triggers_of_one_set_may_name_sources_of_their_own() {
+        let (demo, epp) = (set("demo", "demo"), WakeSource::parse("epp:80").unwrap());
+        let mut gateways = Gateways::default();
+        let changes = follow(&mut gateways, &demo, &[None, Some(&epp), Some(&epp)], true);
+        assert_eq!(changes, ["chat-inferencepool-epp demo!", "epp demo!"]);
+        says(&mut gateways, Source::named(&"team-a".into(), &epp), &[("demo", 2.0)]);
+        assert_eq!(gateways.of(&demo, Some(&epp)).unwrap().demand(AT), Some(2.0));
+        assert_eq!(gateways.of(&demo, None).unwrap().demand(AT), None, "the other says nothing yet");
+        assert_eq!(
+            follow(&mut gateways, &demo, &[Some(&epp)], true),
+            ["chat-inferencepool-epp -", "epp demo!"]
+        );
+    }
+}

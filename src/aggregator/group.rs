@@ -15,7 +15,7 @@ use crate::{
         staleness::staleness_limit,
         time::Moment,
         trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
-        vllm::Wanted,
+        vllm::{SharedWanted, Wanted},
         wake::Source,
     },
     scrape::{ScrapeId, ScrapePlan, ScrapeReport},
@@ -94,14 +94,14 @@ const UNPACED: usize = 200;
 
 impl Group {
     #[must_use]
-    pub fn new(key: GroupKey) -> Self {
+    pub fn new(key: GroupKey, shared: &mut SharedWanted) -> Self {
         Self {
             key,
             set: None,
             pods: Vec::new(),
             by_uid: HashMap::new(),
             members: Vec::new(),
-            wanted: Arc::new(Wanted::new([])),
+            wanted: shared.of([]),
             windows: Vec::new(),
             interval: Duration::from_secs(1),
             short_since: None,
@@ -137,30 +137,36 @@ impl Group {
     }
 
     /// Takes a target in.
-    pub fn join(&mut self, target: Arc<Target>, now: Moment, scraper: &mut impl Scraper) {
+    pub fn join(
+        &mut self,
+        target: Arc<Target>,
+        now: Moment,
+        shared: &mut SharedWanted,
+        scraper: &mut impl Scraper,
+    ) {
         let activation = Activation::new(target.trigger.activation, now);
         self.members.push(Member { target, activation, wait: Wait::default() });
-        self.want(scraper);
+        self.want(shared, scraper);
     }
 
     /// Lets a target go. A group without targets is scraped no more.
-    pub fn leave(&mut self, target: &Arc<Target>, scraper: &mut impl Scraper) {
+    pub fn leave(&mut self, target: &Arc<Target>, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
         self.members.retain(|member| !Arc::ptr_eq(&member.target, target));
         if self.members.is_empty() {
             for pod in &self.pods {
                 scraper.remove(&self.scrape_id(&pod.endpoint.uid));
             }
         } else {
-            self.want(scraper);
+            self.want(shared, scraper);
         }
     }
 
     /// Recomputes what all targets together want of each page.
-    fn want(&mut self, scraper: &mut impl Scraper) {
+    fn want(&mut self, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
         let triggers = || self.members.iter().map(|member| &member.target.trigger);
-        let wanted = Wanted::new(triggers().flat_map(Trigger::wanted_metrics));
-        if wanted != *self.wanted {
-            self.wanted = Arc::new(wanted);
+        let wanted = shared.of(triggers().flat_map(Trigger::wanted_metrics));
+        if wanted != self.wanted {
+            self.wanted = wanted;
             // They have to be asked again before it can be said what they lack.
             self.pods.iter_mut().for_each(Pod::ask_again);
         }

@@ -39,6 +39,7 @@ use crate::{
         names::InferenceSetKey,
         pod::Phase,
         time::Moment,
+        vllm::SharedWanted,
         wake::Reading,
     },
     metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
@@ -89,6 +90,7 @@ pub struct Aggregator<S> {
     /// The groups of each InferenceSet: mostly one.
     by_set: HashMap<InferenceSetKey, Vec<GroupKey>>,
     gateways: Gateways,
+    wanted: SharedWanted,
     /// Groups to evaluate before the next wait.
     dirty: HashSet<GroupKey>,
     timers: HashMap<GroupKey, (Moment, delay_queue::Key)>,
@@ -108,6 +110,7 @@ impl<S: Scraper> Aggregator<S> {
             groups: HashMap::new(),
             by_set: HashMap::new(),
             gateways: Gateways::default(),
+            wanted: SharedWanted::default(),
             dirty: HashSet::new(),
             timers: HashMap::new(),
             timer_queue: DelayQueue::new(),
@@ -158,14 +161,14 @@ impl<S: Scraper> Aggregator<S> {
             page: Arc::new(target.trigger.page.clone()),
         };
         let set = self.fleet.get(&key.set);
-        let by_set = &mut self.by_set;
+        let (by_set, shared) = (&mut self.by_set, &mut self.wanted);
         let group = self.groups.entry(key.clone()).or_insert_with(|| {
             by_set.entry(key.set.clone()).or_default().push(key.clone());
-            let mut group = Group::new(key.clone());
+            let mut group = Group::new(key.clone(), shared);
             group.observe(set, now, &mut self.scraper);
             group
         });
-        group.join(target, now, &mut self.scraper);
+        group.join(target, now, shared, &mut self.scraper);
         self.follow_sources(&key.set);
         self.touch(&key);
     }
@@ -262,7 +265,7 @@ impl<S: Scraper> Aggregator<S> {
                 page: Arc::new(target.trigger.page.clone()),
             };
             let Some(group) = self.groups.get_mut(&key) else { continue };
-            group.leave(&target, &mut self.scraper);
+            group.leave(&target, &mut self.wanted, &mut self.scraper);
             let set = key.set.clone();
             if group.is_empty() {
                 let phases = group.forget_phases();

@@ -13,9 +13,6 @@ use super::names::InferenceSetKey;
 pub struct Shards(NonZeroU32);
 
 impl Shards {
-    /// One scaler for everything.
-    pub const ONE: Self = Self(NonZeroU32::MIN);
-
     #[must_use]
     pub const fn new(count: NonZeroU32) -> Self {
         Self(count)

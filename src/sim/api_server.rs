@@ -2,11 +2,13 @@
 //! that a test installs. It lists, watches, gets, applies server-side with field ownership,
 //! patches, deletes under preconditions and keeps events.
 //!
-//! It knows no schema, no admission and no selectors; a request with a selector is refused, so
-//! that no test passes by getting everything.
+//! It knows no schema, no admission and only simple selectors; a request with another is
+//! refused, so that no test passes by getting everything.
 
+mod listen;
 mod managed;
 mod requests;
+mod selector;
 
 use std::{
     collections::BTreeMap,

@@ -110,6 +110,7 @@ pub struct Fleet {
     pub members: Vec<Member>,
     /// What all endpoints and gateways together were asked for.
     pub meter: Arc<Meter>,
+    port: u16,
     _server: JoinSet<()>,
     _refusing: TcpSocket,
 }
@@ -163,7 +164,13 @@ impl Fleet {
         }
         let (meter, mut server) = (Arc::new(Meter::default()), JoinSet::new());
         server.spawn(serve(listener, places, Pages::new(plan.pages), meter.clone()));
-        Ok(Self { members, meter, _server: server, _refusing: refusing })
+        Ok(Self { members, meter, port, _server: server, _refusing: refusing })
+    }
+
+    /// The port of every endpoint that does not refuse.
+    #[must_use]
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The endpoints file of the fleet: every pod is ready, since the given moment.

@@ -222,8 +222,8 @@ impl<F: SourceFetch> SourcePool<F> {
             was_read: None,
         };
         // Many that are found in one moment are not read in one moment.
-        let all = self.running.len() as f64 / self.pace.budget.max(1.0);
-        let delay = Duration::from_secs_f64(all * unit_fraction(crate::scrape::seed(source)));
+        let within = self.pace.first_within(self.running.len());
+        let delay = within.mul_f64(unit_fraction(crate::scrape::seed(source)));
         self.tasks.spawn(task.run(delay, plans, self.reports.clone()))
     }
 

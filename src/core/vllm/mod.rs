@@ -16,5 +16,5 @@ pub use self::{
         Concept, Engine, Family, Merge, Unit, adds_up, aliases, family, known_families, same_concept, unit,
     },
     read::{PageRead, read_page},
-    wanted::Wanted,
+    wanted::{SharedWanted, Wanted},
 };

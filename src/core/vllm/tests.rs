@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::{
     super::{
         names::MetricName,
@@ -396,3 +398,21 @@ fn bad_lines_are_counted_and_cost_only_themselves() {
     assert_eq!(read.rejected, 1);
     assert_eq!(read.sample.demand.waiting, Some(4.0));
 }
+
+#[test]
+fn who_wants_the_same_shares_it_for_as_long_as_anybody_does() {
+    let mut shared = SharedWanted::default();
+    let (waiting, ttft) = (value(WAITING), histogram("vllm:time_to_first_token_seconds", true));
+    let first = shared.of([waiting.clone(), ttft.clone()]);
+    let again = shared.of([ttft.clone(), waiting.clone(), ttft.clone()]);
+    assert!(Arc::ptr_eq(&first, &again));
+    let less = shared.of([waiting.clone()]);
+    assert_ne!(less, first);
+    assert_eq!(*less, Wanted::new([waiting.clone()]));
+    let weak = Arc::downgrade(&less);
+    drop(less);
+    assert_eq!(weak.strong_count(), 0, "it is not kept for nobody");
+    assert_eq!(shared.of([waiting]).query(), Wanted::new([value(WAITING)]).query());
+}
+
+const WAITING: &str = "vllm:num_requests_waiting";

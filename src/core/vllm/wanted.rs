@@ -1,5 +1,10 @@
 //! What the targets of one endpoint want of its page, compiled once for many scrapes.
 
+use std::{
+    collections::HashMap,
+    sync::{Arc, Weak},
+};
+
 use super::{
     super::{
         exposition::{Kind, Selector},
@@ -98,6 +103,27 @@ impl Wanted {
     /// The metrics that targets ask for and that `sample` has no reading of.
     pub fn missing<'a>(&'a self, sample: &'a PodSample) -> impl Iterator<Item = &'a MetricName> {
         self.asked.iter().map(|asked| &asked.name).filter(|name| sample.reading(name).is_none())
+    }
+}
+
+/// Compiled unions, so that all who want the same share one: it is a search with tables, and
+/// most triggers of a cluster ask for the same few metrics.
+#[derive(Debug, Default)]
+pub struct SharedWanted(HashMap<Vec<WantedMetric>, Weak<Wanted>>);
+
+impl SharedWanted {
+    /// The union of `metrics`, compiled unless somebody still holds it.
+    pub fn of(&mut self, metrics: impl IntoIterator<Item = WantedMetric>) -> Arc<Wanted> {
+        let mut metrics: Vec<_> = metrics.into_iter().collect();
+        metrics.sort();
+        metrics.dedup();
+        if let Some(wanted) = self.0.get(&metrics).and_then(Weak::upgrade) {
+            return wanted;
+        }
+        self.0.retain(|_, wanted| wanted.strong_count() > 0);
+        let wanted = Arc::new(Wanted::new(metrics.iter().cloned()));
+        self.0.insert(metrics, Arc::downgrade(&wanted));
+        wanted
     }
 }
 

@@ -44,6 +44,16 @@ impl Pace {
         Self::stretched(self.awake, awake, self.budget * (1.0 - SHARE_OF_SLEEPERS))
     }
 
+    /// Within which time after it was found each of so many `sources` is first read: the time
+    /// that all take within the budget, so that many are not read in one moment.
+    #[must_use]
+    pub fn first_within(&self, sources: usize) -> Duration {
+        if self.budget <= 0.0 {
+            return self.asleep;
+        }
+        Duration::try_from_secs_f64(sources as f64 / self.budget).unwrap_or(self.awake).min(self.awake)
+    }
+
     fn stretched(interval: Duration, sources: usize, per_second: f64) -> Duration {
         let needed = Duration::try_from_secs_f64(sources as f64 / per_second).unwrap_or(interval);
         interval.max(needed)
@@ -75,7 +85,11 @@ mod tests {
         }
         assert_eq!(pace.awake_interval(1_250), Duration::from_secs(5));
         assert_eq!(pace.awake_interval(2_500), Duration::from_secs(10));
+        assert_eq!(pace.first_within(1), Duration::from_millis(2));
+        assert_eq!(pace.first_within(1_000), Duration::from_secs(2));
+        assert_eq!(pace.first_within(1_000_000), pace.awake);
         let boundless = Pace { budget: 0.0, ..pace };
+        assert_eq!(boundless.first_within(1_000), pace.asleep);
         assert_eq!(boundless.asleep_interval(10_000, 10_000), pace.asleep);
     }
 

@@ -14,7 +14,7 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ApiServer, Change, Installed, Place, Received, State, managed, status};
+use super::{ApiServer, Change, Installed, Place, Received, State, managed, selector::Selector, status};
 
 type Answer = Response<StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
 /// An object, or a code and a message.
@@ -40,8 +40,9 @@ impl ApiServer {
             parts.uri.query().unwrap_or_default().split('&').filter_map(pair).collect();
         let content =
             parts.headers.get(header::CONTENT_TYPE).and_then(|it| it.to_str().ok()).unwrap_or_default();
-        let called =
-            Called { method: &parts.method, path: parts.uri.path(), query: &query, content, body: &body };
+        let selector = Selector::of(parts.uri.query().unwrap_or_default());
+        let (method, path) = (&parts.method, parts.uri.path());
+        let called = Called { method, path, query: &query, selector, content, body: &body };
         let mut state = self.state();
         if let Some(refusal) = called.refusal(&state) {
             return Ok(whole(refusal));
@@ -69,7 +70,10 @@ impl ApiServer {
                     let change = {
                         let state = server.state();
                         let at = state.history.partition_point(|change| change.version <= from);
-                        state.history[at..].iter().find(|change| address.covers(&change.place)).cloned()
+                        state.history[at..]
+                            .iter()
+                            .find(|change| address.covers(&change.place, &change.object))
+                            .cloned()
                     };
                     if let Some(Change { version: seen, what, object, .. }) = change {
                         let line = format!("{}\n", json!({"type": what, "object": address.shown(object)}));
@@ -89,12 +93,14 @@ struct Address {
     installed: Installed,
     namespace: Option<String>,
     name: Option<String>,
+    selector: Selector,
 }
 
 impl Address {
-    fn covers(&self, place: &Place) -> bool {
+    fn covers(&self, place: &Place, object: &Value) -> bool {
         place.group == self.installed.group
             && place.plural == self.installed.plural
+            && self.selector.covers(object)
             && self.namespace.as_ref().is_none_or(|namespace| *namespace == place.namespace)
     }
 
@@ -123,6 +129,7 @@ struct Called<'a> {
     method: &'a Method,
     path: &'a str,
     query: &'a HashMap<String, String>,
+    selector: Result<Selector, String>,
     content: &'a str,
     body: &'a [u8],
 }
@@ -134,8 +141,7 @@ impl Called<'_> {
         if let Some(refusal) = state.refusals.iter().find(refused) {
             return Some(Err((refusal.code, refusal.message.clone())));
         }
-        let selector = ["labelSelector", "fieldSelector"].into_iter().find(|it| self.query.contains_key(*it));
-        selector.map(|selector| Err((400, format!("{selector} is not simulated"))))
+        self.selector.as_ref().err().map(|unknown| Err((400, unknown.clone())))
     }
 
     fn address(&self, state: &State) -> Option<Address> {
@@ -151,6 +157,7 @@ impl Called<'_> {
             ["namespaces", namespace, plural] => (Some(*namespace), *plural, None),
             ["namespaces", namespace, plural, name] => (Some(*namespace), *plural, Some(*name)),
             [plural] => (None, *plural, None),
+            [plural, name] => (None, *plural, Some(*name)),
             _ => return None,
         };
         let mut installed = state.installed.iter();
@@ -160,6 +167,7 @@ impl Called<'_> {
             installed: installed.clone(),
             namespace: namespace.map(str::to_owned),
             name: name.map(str::to_owned),
+            selector: self.selector.clone().unwrap_or_default(),
         })
     }
 
@@ -183,6 +191,19 @@ impl Called<'_> {
                     return Err((409, format!("{} already exists", place.name)));
                 }
                 Ok(address.shown(state.put(place, object)))
+            }
+            (&Method::PUT, Some(name)) => {
+                let (object, place) = (self.object()?, address.place(name));
+                let version = &object["metadata"]["resourceVersion"];
+                match state.objects.get(&place) {
+                    None => Err(not_found(name)),
+                    Some(stored)
+                        if !version.is_null() && stored["metadata"]["resourceVersion"] != *version =>
+                    {
+                        Err((409, "the object has been modified".to_owned()))
+                    }
+                    Some(_) => Ok(address.shown(state.put(place, object))),
+                }
             }
             (&Method::PATCH, Some(name)) => self.patch(state, &address, name),
             (&Method::DELETE, Some(name)) => self.delete(state, &address.place(name)),
@@ -247,7 +268,7 @@ impl Called<'_> {
 }
 
 fn list(state: &State, address: &Address) -> Value {
-    let objects = state.objects.iter().filter(|(place, _)| address.covers(place));
+    let objects = state.objects.iter().filter(|(place, object)| address.covers(place, object));
     let items: Vec<Value> = objects.map(|(_, object)| address.shown(object.clone())).collect();
     json!({
         "kind": format!("{}List", address.installed.kind),
