@@ -9,19 +9,21 @@ use std::{
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures::StreamExt;
 use keda_kaito_scaler::{
-    aggregator::{Aggregator, GatewaySettings, Inbox, Scraper},
+    aggregator::{Aggregator, Inbox, Scraper},
     clock::Clock,
     core::{
         fleet::{FleetEvent, Gateway, InferenceSet},
         gateway::GatewaySample,
         names::InferenceSetKey,
         tenancy::Tenancy,
+        wake::Source,
     },
     metrics::Metrics,
     proto::{ScaledObjectRef, external_scaler_server::ExternalScaler},
-    scrape::{GatewayPlan, GatewayReport, ScrapeId, ScrapePlan, ScrapeReport},
+    scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     serve::scaler::Scaler,
     targets::Targets,
+    wake::{SourcePlan, SourceReport},
 };
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +40,7 @@ impl Scraper for Nothing {
         true
     }
     fn tend(&mut self) {}
-    fn apply_gateway(&mut self, _: &InferenceSetKey, _: Option<GatewayPlan>) {}
+    fn apply_source(&mut self, _: &Source, _: Option<SourcePlan>) {}
 }
 
 fn object() -> ScaledObjectRef {
@@ -61,7 +63,9 @@ fn push_latency(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let set = InferenceSetKey::new("team-a", "demo");
-    let (gateways, gateway_inbox) = mpsc::channel(8);
+    let source = Source::at(([127, 0, 0, 1], 9090).into());
+    let pool = "demo-inferencepool";
+    let (readings, sources) = mpsc::channel(8);
     let mut tasks = JoinSet::new();
     let (clock, mut frames) = runtime.block_on(async {
         let clock = Clock::start();
@@ -70,10 +74,9 @@ fn push_latency(c: &mut Criterion) {
         let (_, reports) = mpsc::channel(8);
         let targets = Targets::new(command_sender, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
-        let aggregator =
-            Aggregator::new(clock, Nothing, targets.clone(), metrics.clone(), GatewaySettings::default());
+        let aggregator = Aggregator::new(clock, Nothing, targets.clone(), metrics.clone());
         let (_, questions) = mpsc::channel(1);
-        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, gateways: gateway_inbox };
+        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, sources };
         tasks.spawn(async move {
             aggregator.run(inbox, CancellationToken::new()).await;
         });
@@ -82,10 +85,7 @@ fn push_latency(c: &mut Criterion) {
             replicas: 0,
             ready_replicas: 0,
             endpoints: vec![],
-            gateway: Some(Gateway {
-                address: ([127, 0, 0, 1], 9090).into(),
-                pool: "demo-inferencepool".into(),
-            }),
+            gateway: Some(Gateway { pool: pool.into(), picker: Some(source.clone()) }),
         };
         fleet.send(FleetEvent::Applied(asleep)).await.expect("the aggregator runs");
         let drain = CancellationToken::new();
@@ -94,8 +94,9 @@ fn push_latency(c: &mut Criterion) {
         (clock, stream.expect("a stream").into_inner())
     });
     let say = |queued: f64| {
-        let outcome = Ok(GatewaySample { queued: Some(queued), refused_total: 0.0 });
-        GatewayReport { set: set.clone(), at: clock.now(), outcome }
+        let sample = GatewaySample { queued: Some(queued), refused_total: 0.0 };
+        let (at, interval) = (clock.now(), Duration::from_millis(100));
+        SourceReport { source: source.clone(), at, interval, outcome: Ok(vec![(pool.into(), sample)]) }
     };
     // A frame is awaited by a task of its own, as the transport does.
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
@@ -109,17 +110,17 @@ fn push_latency(c: &mut Criterion) {
     };
     let _entered = runtime.enter();
     tasks.spawn(reader);
-    let gateways = Arc::new(gateways);
+    let readings = Arc::new(readings);
     c.bench_function("push_latency/sample to frame", |b| {
         b.iter_custom(|iterations| {
             runtime.block_on(async {
                 let mut total = Duration::ZERO;
                 for _ in 0..iterations {
                     // Inactive first; then the sample that counts.
-                    gateways.send(say(0.0)).await.expect("the aggregator runs");
+                    readings.send(say(0.0)).await.expect("the aggregator runs");
                     let sample = say(1.0);
                     let sent = Instant::now();
-                    gateways.send(sample).await.expect("the aggregator runs");
+                    readings.send(sample).await.expect("the aggregator runs");
                     let frame = arrivals.recv().await.expect("a frame");
                     total += frame.duration_since(sent);
                 }

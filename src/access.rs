@@ -54,6 +54,9 @@ const SECRETS: [&str; 2] = ["", "secrets"];
 const PODS: [&str; 2] = ["", "pods"];
 const SERVICES: [&str; 2] = ["", "services"];
 const ENDPOINT_SLICES: [&str; 2] = ["discovery.k8s.io", "endpointslices"];
+const TOKENS: [&str; 2] = ["", "serviceaccounts/token"];
+const POOLS: [&str; 2] = ["inference.networking.k8s.io", "inferencepools"];
+const OLDER_POOLS: [&str; 2] = ["inference.networking.x-k8s.io", "inferencepools"];
 const HPAS: [&str; 2] = ["autoscaling", "horizontalpodautoscalers"];
 const INFERENCE_SETS: [&str; 2] = ["kaito.sh", "inferencesets"];
 const WORKSPACES: [&str; 2] = ["kaito.sh", "workspaces"];
@@ -66,6 +69,7 @@ const LEASE: &[&str] = &["keda-kaito-scaler"];
 const CHAINS: &[&str] = &["keda-kaito-scaler-client-certs", "keda-kaito-scaler-server-certs"];
 const CA: &[&str] = &["keda-kaito-scaler-ca"];
 const AUTHENTICATION: &[&str] = &["keda-kaito-scaler-creds"];
+const READER: &[&str] = &["keda-kaito-scaler-metrics-reader"];
 const SERVICE: &[&str] = &["keda-kaito-scaler-svc"];
 
 const CALLS: &[Access] = &[
@@ -83,6 +87,10 @@ const CALLS: &[Access] = &[
     access("discovery::kube", Cluster, PODS, &[], &["list", "watch"]),
     access("discovery::kube", Cluster, INFERENCE_SETS, &[], &["list", "watch"]),
     access("discovery::kube", Cluster, ENDPOINT_SLICES, &[], &["list", "watch"]),
+    access("discovery::kube", Cluster, SERVICES, &[], &["list", "watch"]),
+    access("wake::credentials", Release, TOKENS, READER, &["create"]),
+    access("wake::credentials", Cluster, POOLS, &[], &["get"]),
+    access("wake::credentials", Cluster, OLDER_POOLS, &[], &["get"]),
     access("provision", Cluster, INFERENCE_SETS, &[], &["list", "watch"]),
     access("provision", Cluster, WORKSPACES, &[], &["list", "watch"]),
     access("provision", Cluster, MULTI_ROLE_INFERENCES, &[], &["list", "watch"]),
@@ -100,19 +108,6 @@ const IMPLIED: &[Access] = &[
     // A ScaledObject blocks its owner's deletion, which the admission plugin
     // OwnerReferencesPermissionEnforcement ties to this.
     access("provision", Cluster, ["kaito.sh", "inferencesets/finalizers"], &[], &["update"]),
-];
-
-/// Granted for what is to come: endpoint pickers that want a token, and wake sources that are
-/// given as a Service and its port.
-const RESERVED: &[Access] = &[
-    access(
-        "wake source",
-        Release,
-        ["", "serviceaccounts/token"],
-        &["keda-kaito-scaler-metrics-reader"],
-        &["create"],
-    ),
-    access("wake source", Cluster, SERVICES, &[], &["list", "watch"]),
 ];
 
 /// A request as the API server authorises it.
@@ -285,7 +280,7 @@ fn granted() -> Vec<Right> {
 #[test]
 fn the_chart_grants_every_call() {
     let granted = granted();
-    for access in CALLS.iter().chain(IMPLIED).chain(RESERVED) {
+    for access in CALLS.iter().chain(IMPLIED) {
         for wanted in access.rights() {
             assert!(granted.iter().any(|right| right.allows(&wanted)), "{}: {wanted:?}", access.who);
         }
@@ -294,7 +289,7 @@ fn the_chart_grants_every_call() {
 
 #[test]
 fn the_chart_grants_nothing_that_is_not_used_and_nothing_wider_than_it_is_used() {
-    let all: Vec<_> = CALLS.iter().chain(IMPLIED).chain(RESERVED).flat_map(Access::rights).collect();
+    let all: Vec<_> = CALLS.iter().chain(IMPLIED).flat_map(Access::rights).collect();
     let unused: Vec<_> = granted()
         .into_iter()
         .filter(|right| {

@@ -84,10 +84,18 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_FIRST_ROUND",
           default_value = "900ms", value_parser = duration)]
     pub first_round: Duration,
-    /// How often a gateway is scraped while its InferenceSet has no replica.
+    /// How often a wake-up source is scraped while an InferenceSet behind it has no replica.
     #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_WAKE_INTERVAL",
           default_value = "100ms", value_parser = duration)]
     pub wake_interval: Duration,
+    /// Scrapes a second of all wake-up sources together. With more of them than that allows,
+    /// --wake-interval is stretched. 0 is without limit.
+    #[arg(long, value_name = "PER-SECOND", env = "KEDA_KAITO_SCALER_WAKE_BUDGET", default_value_t = 500.0)]
+    pub wake_budget: f64,
+    /// Certificate authorities (PEM), besides the system's, that vouch for wake-up sources over
+    /// https.
+    #[arg(long, value_name = "FILE", env = "KEDA_KAITO_SCALER_WAKE_SOURCE_CA")]
+    pub wake_source_ca: Option<PathBuf>,
     /// The largest metrics page that is read, in bytes.
     #[arg(long, value_name = "BYTES", env = "KEDA_KAITO_SCALER_PAGE_LIMIT", default_value_t = 8 << 20)]
     pub page_limit: usize,
@@ -161,11 +169,12 @@ pub struct ClusterArgs {
     /// Let a trigger read InferenceSets of other namespaces than its ScaledObject's.
     #[arg(long, env = "KEDA_KAITO_SCALER_ALLOW_CROSS_NAMESPACE")]
     pub allow_cross_namespace: bool,
-    /// Not used yet. The ServiceAccount whose tokens are shown to gateways. Its only right is to
-    /// read /metrics.
+    /// The ServiceAccount in the working namespace whose tokens are shown to endpoint pickers
+    /// that want one. Its only right is to read /metrics. Without it nobody is shown a token.
     #[arg(long, value_name = "NAME", env = "KEDA_KAITO_SCALER_WAKE_SOURCE_SERVICE_ACCOUNT")]
     pub wake_source_service_account: Option<String>,
-    /// Not used yet. A Service that may be shown such a token although no InferenceSet's pool owns it.
+    /// A Service that may be shown such a token although no InferenceSet's pool names it as its
+    /// endpoint picker. May be given several times.
     #[arg(
         long,
         value_name = "NAMESPACE/SERVICE",

@@ -43,6 +43,8 @@ struct State {
     requests: Vec<String>,
     /// Called for each request: a status code makes it fail.
     fault: Fault,
+    /// How many tokens were given out.
+    tokens: u32,
 }
 
 impl FakeApi {
@@ -54,6 +56,7 @@ impl FakeApi {
             activity: watch::channel(()).0,
             requests: Vec::new(),
             fault: Box::new(|_, _| None),
+            tokens: 0,
         })))
     }
 
@@ -141,6 +144,13 @@ impl FakeApi {
                 ok(&json!({"kind": "List", "metadata": {"resourceVersion": version}, "items": items}))
             }
             Method::GET => state.objects.get(path).map_or_else(|| failure(404), ok),
+            Method::POST if path.ends_with("/token") => {
+                state.tokens += 1;
+                let mut given = body;
+                given["status"] =
+                    json!({"token": format!("token-{}", state.tokens), "expirationTimestamp": null});
+                ok(&given)
+            }
             Method::POST => {
                 let path = format!("{path}/{}", body["metadata"]["name"].as_str().unwrap());
                 if state.objects.contains_key(&path) { failure(409) } else { ok(&state.store(&path, body)) }

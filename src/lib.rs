@@ -27,6 +27,7 @@ pub mod serve;
 pub mod sim;
 pub mod targets;
 pub mod telemetry;
+pub mod wake;
 
 /// The release, with the commit it was built from.
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GIT_COMMIT"), ")");

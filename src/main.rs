@@ -12,7 +12,6 @@ use std::{
 use anyhow::{Context, Result};
 use clap::Parser;
 use keda_kaito_scaler::{
-    aggregator::GatewaySettings,
     check_install::{self, Installation},
     cli::{
         CheckArgs, CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, InstallationArgs,
@@ -21,10 +20,12 @@ use keda_kaito_scaler::{
     clock::Clock,
     core::{
         check::{Assumptions, check},
+        cluster::ObjectName,
         lease::Timing,
         scan::scan,
         tenancy::Tenancy,
         trigger::{Trigger, parse_arguments},
+        wake::pace::Pace,
     },
     demo::{self, DemoOptions},
     error_chain,
@@ -36,6 +37,7 @@ use keda_kaito_scaler::{
         cluster::{ClusterOptions, Election},
     },
     telemetry,
+    wake::CredentialSettings,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -77,7 +79,12 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
     runtime()?.block_on(async {
         let running = match run::start(options).await {
             Ok(running) => running,
-            Err(error @ (StartError::InsecureAddress(_) | StartError::File(_) | StartError::Cluster(_))) => {
+            Err(
+                error @ (StartError::InsecureAddress(_)
+                | StartError::File(_)
+                | StartError::Cluster(_)
+                | StartError::WakeClient(_)),
+            ) => {
                 eprintln!("error: {}", error_chain(&error));
                 return Ok(ExitCode::from(BAD_INPUT));
             }
@@ -124,6 +131,9 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
     if args.wake_interval < least {
         return Err(format!("--wake-interval is {:?}, but must be at least {least:?}", args.wake_interval));
     }
+    if !args.wake_budget.is_finite() || args.wake_budget < 0.0 {
+        return Err(format!("--wake-budget is {}, but must be a number not below 0", args.wake_budget));
+    }
     Ok(RunOptions {
         source,
         bind_address: args.bind_address.unwrap_or(default_address),
@@ -133,7 +143,8 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
         grpc_health_port: args.grpc_health_port,
         shutdown_delay: args.shutdown_delay,
         first_round: args.first_round,
-        gateway: GatewaySettings { asleep: args.wake_interval, ..GatewaySettings::default() },
+        wake_pace: Pace { asleep: args.wake_interval, budget: args.wake_budget, ..Pace::default() },
+        wake_authorities: args.wake_source_ca,
         page_limit: args.page_limit,
     })
 }
@@ -161,6 +172,12 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
     if args.cert_duration < Duration::from_secs(3_600) {
         return Err(format!("--cert-duration is {:?}, but must be at least 1h", args.cert_duration));
     }
+    let credentials = CredentialSettings {
+        account: args
+            .wake_source_service_account
+            .map(|account| ObjectName { namespace: namespace.as_str().into(), name: account.into() }),
+        listed: args.wake_source_allow.iter().map(|service| listed(service)).collect::<Result<_, _>>()?,
+    };
     Ok(ClusterOptions {
         certificates: Settings {
             namespace: keda_namespace.unwrap_or_else(|| namespace.clone()),
@@ -178,7 +195,17 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
             rate: Rate { per_second: args.kube_client_qps, burst: args.kube_client_burst },
         },
         tenancy: if args.allow_cross_namespace { Tenancy::AnyNamespace } else { Tenancy::OwnNamespace },
+        credentials,
     })
+}
+
+fn listed(service: &str) -> Result<ObjectName, String> {
+    match service.split_once('/') {
+        Some((namespace, name)) if !namespace.is_empty() && !name.is_empty() && !name.contains('/') => {
+            Ok(ObjectName::new(namespace, name))
+        }
+        _ => Err(format!("--wake-source-allow is {service:?}, but must be NAMESPACE/SERVICE")),
+    }
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime> {

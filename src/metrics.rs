@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::Arc,
+    sync::{Arc, atomic::AtomicU64},
 };
 
 use prometheus_client::{
@@ -26,6 +26,7 @@ pub struct Metrics {
     pub scrapes: Family<ScrapeLabels, Counter>,
     /// `ok` or `failed`.
     pub gateway_scrapes: Family<ScrapeLabels, Counter>,
+    pub wake_interval: Gauge<f64, AtomicU64>,
     pub scrape_duration: Histogram,
     pub scraped_bytes: Family<PageLabels, Counter>,
     pub lines_rejected: Counter,
@@ -103,6 +104,7 @@ impl Metrics {
         let mut metrics = Self {
             scrapes: Family::default(),
             gateway_scrapes: Family::default(),
+            wake_interval: Gauge::default(),
             scrape_duration: Histogram::new([
                 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 3.0, 10.0,
             ]),
@@ -132,6 +134,13 @@ impl Metrics {
         let own = registry.sub_registry_with_prefix("keda_kaito_scaler");
         own.register("scrapes", "Scrapes of model servers by outcome", self.scrapes.clone());
         own.register("gateway_scrapes", "Scrapes of gateways by outcome", self.gateway_scrapes.clone());
+        own.register_with_unit(
+            "wake_interval",
+            "Time between two scrapes of a gateway whose InferenceSet has no replica; more than is set where the \
+             budget takes it",
+            Unit::Seconds,
+            self.wake_interval.clone(),
+        );
         own.register_with_unit(
             "scrape_duration",
             "Time from request to the end of the page",

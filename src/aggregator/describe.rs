@@ -4,9 +4,9 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Aggregator, group::Group};
+use super::{Aggregator, gateway::GatewayState, group::Group};
 use crate::{
-    core::{sample::Reading, trigger::Rule},
+    core::{sample, trigger::Rule, wake::Reading},
     targets::Target,
 };
 
@@ -65,10 +65,13 @@ impl<S> Aggregator<S> {
     fn describe_target(&self, group: &Group, target: &Target) -> DescribedTarget {
         let snapshot = target.snapshot();
         let mut why = snapshot.why();
-        let gateway = self.gateways.get(&group.key().set);
-        if let Some(error) = gateway.and_then(|gateway| gateway.last_error()) {
-            why.push_str("; the gateway can't be read: ");
-            why.push_str(error);
+        let set = self.fleet.get(&group.key().set);
+        let named = target.trigger.wake_source.as_ref();
+        let fault = set.and_then(|set| self.gateways.of(set, named)).and_then(GatewayState::fault);
+        let reading = set.and_then(|set| Reading::of(set, named));
+        if let (Some(fault), Some(reading)) = (fault, reading) {
+            why.push_str("; the wake-up source can't be read: ");
+            why.push_str(&fault.explain(&reading.source, None));
         }
         let eta =
             group.pods().iter().filter_map(crate::core::pod::Pod::download_remaining).fold(0.0, f64::max);
@@ -108,8 +111,8 @@ impl<S> Aggregator<S> {
                 address: pod.endpoint.address.map(|address| address.to_string()),
                 phase: pod.phase(now, staleness).as_str(),
                 value: match reading {
-                    Some(Reading::Value(value)) => Some(*value),
-                    Some(Reading::Histogram(histogram)) if histogram.count > 0.0 => {
+                    Some(sample::Reading::Value(value)) => Some(*value),
+                    Some(sample::Reading::Histogram(histogram)) if histogram.count > 0.0 => {
                         Some(histogram.sum / histogram.count)
                     }
                     _ => None,

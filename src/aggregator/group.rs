@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::gateway::GatewayState;
+use super::gateway::{GatewayState, Gateways};
 use crate::{
     core::{
         activation::Activation,
@@ -16,9 +16,11 @@ use crate::{
         time::Moment,
         trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
         vllm::Wanted,
+        wake::Source,
     },
-    scrape::{GatewayPlan, ScrapeId, ScrapePlan, ScrapeReport},
+    scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     targets::Target,
+    wake::SourcePlan,
 };
 
 /// Which endpoints a target reads: two targets with the same key share every scrape.
@@ -38,8 +40,9 @@ pub trait Scraper: Send + 'static {
     fn is_current(&self, report: &ScrapeReport) -> bool;
     /// Starts anew what has ended by itself. Called now and then.
     fn tend(&mut self);
-    /// Starts the scrapes of an InferenceSet's gateway, changes how often, or ends them.
-    fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>);
+    /// Starts the readings of a wake-up source, changes what is read and how often, or ends
+    /// them.
+    fn apply_source(&mut self, source: &Source, plan: Option<SourcePlan>);
 }
 
 /// One target in the hands of the aggregator.
@@ -280,9 +283,9 @@ impl Group {
     /// Decides about every target of the group and publishes the decisions.
     ///
     /// `heard`: when discovery was last heard from, `None` before its first word.
-    pub fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateway: &GatewayState) -> Evaluation {
+    pub fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateways: &Gateways) -> Evaluation {
         self.evaluated = Some(now);
-        let newest = self.newest.take().max(gateway.newest());
+        let newest = self.newest.take();
         let mut evaluation = Evaluation::default();
         self.count_phases(now, &mut evaluation);
         let Some((set, heard)) = self.set.as_ref().zip(heard) else {
@@ -296,23 +299,28 @@ impl Group {
             }
             return evaluation;
         };
-        let observed = Observed {
+        let mut observed = Observed {
             set,
             pods: &self.pods,
             short_since: self.short_since,
             staleness: self.staleness(),
-            gateway: gateway.demand(now),
+            gateway: None,
             heard,
             last_error: self.last_error.as_ref(),
         };
-        // With replicas the gateway adds little to what is known, and may be slow.
         let asleep = set.replicas == 0;
-        let tried = self.pods.iter().all(Pod::was_tried) && (!asleep || gateway.was_tried());
+        let pods_tried = self.pods.iter().all(Pod::was_tried);
         for member in &mut self.members {
             let trigger = &member.target.trigger;
+            // Two triggers may name different sources.
+            let gateway = gateways.of(set, trigger.wake_source.as_ref());
+            observed.gateway = gateway.and_then(|gateway| gateway.demand(now));
+            // With replicas the gateway adds little to what is known, and may be slow.
+            let tried = pods_tried && (!asleep || gateway.is_none_or(GatewayState::was_tried));
+            let newest = newest.max(gateway.and_then(GatewayState::newest));
             let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);
             let again_at = evaluate::next_change(trigger, &observed, &member.activation, now);
-            if member.wait.follow(now, snapshot.activity, snapshot.replicas) {
+            if member.wait.follow(now, snapshot.activity, snapshot.replicas, trigger.wake_replicas) {
                 evaluation.not_honoured.push(member.target.clone());
             }
             evaluation.again_at =

@@ -28,7 +28,7 @@ pub use self::{
     group::Scraper,
 };
 use self::{
-    gateway::GatewayState,
+    gateway::Gateways,
     group::{Group, GroupKey},
 };
 use crate::{
@@ -39,10 +39,12 @@ use crate::{
         names::InferenceSetKey,
         pod::Phase,
         time::Moment,
+        wake::Reading,
     },
     metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
-    scrape::{GatewayPlan, GatewayReport, ScrapeReport},
+    scrape::ScrapeReport,
     targets::{Target, Targets},
+    wake::SourceReport,
 };
 
 /// What the serving side tells the aggregator.
@@ -63,27 +65,7 @@ pub struct Inbox {
     pub commands: mpsc::UnboundedReceiver<Command>,
     pub questions: mpsc::Receiver<Question>,
     pub reports: mpsc::Receiver<ScrapeReport>,
-    pub gateways: mpsc::Receiver<GatewayReport>,
-}
-
-/// How often a gateway is scraped.
-#[derive(Clone, Copy, Debug)]
-pub struct GatewaySettings {
-    /// While its InferenceSet has no replica: it is the only source of demand then.
-    pub asleep: Duration,
-    /// Else.
-    pub awake: Duration,
-    pub timeout: Duration,
-}
-
-impl Default for GatewaySettings {
-    fn default() -> Self {
-        Self {
-            asleep: Duration::from_millis(100),
-            awake: Duration::from_secs(2),
-            timeout: Duration::from_secs(1),
-        }
-    }
+    pub sources: mpsc::Receiver<SourceReport>,
 }
 
 /// How often targets that nobody asks for any more are looked for.
@@ -100,14 +82,13 @@ pub struct Aggregator<S> {
     scraper: S,
     targets: Targets,
     metrics: Metrics,
-    gateway_settings: GatewaySettings,
     fleet: HashMap<InferenceSetKey, InferenceSet>,
     /// When discovery was last heard from; `None` before its first word.
     heard: Option<Moment>,
     groups: HashMap<GroupKey, Group>,
     /// The groups of each InferenceSet: mostly one.
     by_set: HashMap<InferenceSetKey, Vec<GroupKey>>,
-    gateways: HashMap<InferenceSetKey, GatewayState>,
+    gateways: Gateways,
     /// Groups to evaluate before the next wait.
     dirty: HashSet<GroupKey>,
     timers: HashMap<GroupKey, (Moment, delay_queue::Key)>,
@@ -116,24 +97,17 @@ pub struct Aggregator<S> {
 
 impl<S: Scraper> Aggregator<S> {
     #[must_use]
-    pub fn new(
-        clock: Clock,
-        scraper: S,
-        targets: Targets,
-        metrics: Metrics,
-        gateway_settings: GatewaySettings,
-    ) -> Self {
+    pub fn new(clock: Clock, scraper: S, targets: Targets, metrics: Metrics) -> Self {
         Self {
             clock,
             scraper,
             targets,
             metrics,
-            gateway_settings,
             fleet: HashMap::new(),
             heard: None,
             groups: HashMap::new(),
             by_set: HashMap::new(),
-            gateways: HashMap::new(),
+            gateways: Gateways::default(),
             dirty: HashSet::new(),
             timers: HashMap::new(),
             timer_queue: DelayQueue::new(),
@@ -159,7 +133,7 @@ impl<S: Scraper> Aggregator<S> {
                     self.scraper.tend();
                     self.expire();
                 }
-                Some(report) = inbox.gateways.recv() => self.gateway_scraped(report),
+                Some(report) = inbox.sources.recv() => self.source_read(report),
                 count = inbox.reports.recv_many(&mut reports, BATCH), if !inbox.reports.is_closed() => {
                     if count > 0 {
                         for report in reports.drain(..) {
@@ -192,7 +166,7 @@ impl<S: Scraper> Aggregator<S> {
             group
         });
         group.join(target, now, &mut self.scraper);
-        self.watch_gateway(&key.set);
+        self.follow_sources(&key.set);
         self.touch(&key);
     }
 
@@ -236,34 +210,21 @@ impl<S: Scraper> Aggregator<S> {
                 self.dirty.insert(key.clone());
             }
         }
-        self.watch_gateway(set);
+        self.follow_sources(set);
     }
 
-    /// Scrapes the gateway of an InferenceSet that has targets: often while it has no
-    /// replica, seldom else.
-    fn watch_gateway(&mut self, set: &InferenceSetKey) {
-        let in_use = self.by_set.contains_key(set);
-        let observed = self.fleet.get(set).filter(|_| in_use);
-        let plan = observed.and_then(|observed| {
-            let settings = self.gateway_settings;
-            let interval = if observed.replicas == 0 { settings.asleep } else { settings.awake };
-            let gateway = observed.gateway.as_ref()?;
-            Some(GatewayPlan {
-                address: gateway.address,
-                pool: gateway.pool.clone(),
-                interval,
-                timeout: settings.timeout,
-            })
-        });
-        match &plan {
-            Some(plan) => self
-                .gateways
-                .entry(set.clone())
-                .or_insert_with(GatewayState::untried)
-                .paced(plan.interval, plan.timeout),
-            None => drop(self.gateways.remove(set)),
+    /// Reads what would wake an InferenceSet that has targets: often while it has no replica,
+    /// seldom else.
+    fn follow_sources(&mut self, set: &InferenceSetKey) {
+        let groups = self.by_set.get(set).into_iter().flatten();
+        let groups = groups.filter_map(|key| self.groups.get(key));
+        let observed = self.fleet.get(set);
+        let reading = |target: &Arc<Target>| Reading::of(observed?, target.trigger.wake_source.as_ref());
+        let readings = groups.flat_map(Group::targets).filter_map(reading).collect();
+        let asleep = observed.is_some_and(|observed| observed.replicas == 0);
+        for (source, plan) in self.gateways.follow(set, readings, asleep) {
+            self.scraper.apply_source(&source, plan);
         }
-        self.scraper.apply_gateway(set, plan);
     }
 
     fn scraped(&mut self, report: ScrapeReport) {
@@ -286,12 +247,12 @@ impl<S: Scraper> Aggregator<S> {
         self.metrics.scrape_duration.observe(report.duration().as_secs_f64());
     }
 
-    fn gateway_scraped(&mut self, report: GatewayReport) {
-        let Some(gateway) = self.gateways.get_mut(&report.set) else { return };
+    fn source_read(&mut self, report: SourceReport) {
         let outcome = if report.outcome.is_ok() { "ok" } else { "failed" };
         self.metrics.gateway_scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
-        gateway.sampled(report.at, report.outcome.map_err(|error| Arc::from(error.to_string())));
-        self.dirty.extend(self.by_set.get(&report.set).into_iter().flatten().cloned());
+        for set in self.gateways.take(report) {
+            self.dirty.extend(self.by_set.get(set).into_iter().flatten().cloned());
+        }
     }
 
     fn expire(&mut self) {
@@ -302,6 +263,7 @@ impl<S: Scraper> Aggregator<S> {
             };
             let Some(group) = self.groups.get_mut(&key) else { continue };
             group.leave(&target, &mut self.scraper);
+            let set = key.set.clone();
             if group.is_empty() {
                 let phases = group.forget_phases();
                 self.count_phases(phases);
@@ -315,8 +277,8 @@ impl<S: Scraper> Aggregator<S> {
                 if let Some((_, timer)) = self.timers.remove(&key) {
                     self.timer_queue.remove(&timer);
                 }
-                self.watch_gateway(&key.set);
             }
+            self.follow_sources(&set);
         }
     }
 
@@ -336,9 +298,7 @@ impl<S: Scraper> Aggregator<S> {
                 self.evaluate_at(key, due);
                 continue;
             }
-            let absent = GatewayState::none();
-            let gateway = self.gateways.get(&key.set).unwrap_or(&absent);
-            let evaluation = group.evaluate(now, self.heard, gateway);
+            let evaluation = group.evaluate(now, self.heard, &self.gateways);
             for target in &evaluation.not_honoured {
                 let (namespace, scaled_object) = (&target.namespace, &target.scaled_object);
                 warn!(%namespace, %scaled_object, "demand has met no replica for 30 s: KEDA does not act");

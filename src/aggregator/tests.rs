@@ -16,15 +16,17 @@ use crate::{
         push::{PushCause, Pusher},
         sample::{PodDemand, PodSample, Reading},
         tenancy::Tenancy,
+        wake::Source,
     },
     scrape::{ScrapeError, ScrapeId, ScrapePlan, Scraped},
+    wake::SourcePlan,
 };
 
 /// What the aggregator has asked to be scraped.
 #[derive(Clone, Debug, Default)]
 struct Asked {
     pods: Arc<Mutex<HashMap<ScrapeId, ScrapePlan>>>,
-    gateways: Arc<Mutex<HashMap<InferenceSetKey, GatewayPlan>>>,
+    sources: Arc<Mutex<HashMap<Source, SourcePlan>>>,
 }
 
 impl Scraper for Asked {
@@ -42,11 +44,11 @@ impl Scraper for Asked {
 
     fn tend(&mut self) {}
 
-    fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
-        let mut gateways = self.gateways.lock().unwrap_or_else(PoisonError::into_inner);
+    fn apply_source(&mut self, source: &Source, plan: Option<SourcePlan>) {
+        let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         match plan {
-            Some(plan) => drop(gateways.insert(set.clone(), plan)),
-            None => drop(gateways.remove(set)),
+            Some(plan) => drop(sources.insert(source.clone(), plan)),
+            None => drop(sources.remove(source)),
         }
     }
 }
@@ -59,7 +61,7 @@ struct Rig {
     questions: mpsc::Sender<Question>,
     fleet: mpsc::Sender<FleetEvent>,
     reports: mpsc::Sender<ScrapeReport>,
-    gateways: mpsc::Sender<GatewayReport>,
+    sources: mpsc::Sender<SourceReport>,
     cancel: CancellationToken,
     running: tokio::task::JoinHandle<Asked>,
 }
@@ -71,22 +73,21 @@ impl Rig {
         let (questions, question_inbox) = mpsc::channel(1);
         let (fleet, fleet_inbox) = mpsc::channel(16);
         let (reports, report_inbox) = mpsc::channel(16);
-        let (gateways, gateway_inbox) = mpsc::channel(16);
+        let (sources, source_inbox) = mpsc::channel(16);
         let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let asked = Asked::default();
-        let settings = GatewaySettings::default();
-        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics, settings);
+        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics);
         let inbox = Inbox {
             commands: command_inbox,
             questions: question_inbox,
             fleet: fleet_inbox,
             reports: report_inbox,
-            gateways: gateway_inbox,
+            sources: source_inbox,
         };
         let cancel = CancellationToken::new();
         let running = tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
-        Self { clock, targets, asked, questions, fleet, reports, gateways, cancel, running }
+        Self { clock, targets, asked, questions, fleet, reports, sources, cancel, running }
     }
 
     fn target(&self, extra: &[(&str, &str)]) -> Arc<Target> {
@@ -128,7 +129,7 @@ impl Rig {
             let (answer, described) = oneshot::channel();
             self.questions.send(Question(answer)).await.unwrap();
             let described = described.await.unwrap();
-            let sent = self.reports.capacity() + self.fleet.capacity() + self.gateways.capacity();
+            let sent = self.reports.capacity() + self.fleet.capacity() + self.sources.capacity();
             if sent == 3 * 16 {
                 return described;
             }
@@ -163,9 +164,15 @@ impl Rig {
 
     async fn gateway_says(&self, queued: f64) {
         let sample = GatewaySample { queued: Some(queued), refused_total: 0.0 };
-        let set = InferenceSetKey::new("team-a", "demo");
-        let report = GatewayReport { set, at: self.clock.now(), outcome: Ok(sample) };
-        self.gateways.send(report).await.unwrap();
+        let (source, plan) = {
+            let sources = self.asked.sources.lock().unwrap();
+            let (source, plan) = sources.iter().next().expect("a source is read");
+            (source.clone(), plan.clone())
+        };
+        let outcome = Ok(plan.pools.iter().map(|pool| (pool.clone(), sample)).collect());
+        let interval = Duration::from_millis(100);
+        let report = SourceReport { source, at: self.clock.now(), interval, outcome };
+        self.sources.send(report).await.unwrap();
         self.settle().await;
     }
 
@@ -335,17 +342,14 @@ async fn an_inference_set_that_changes_does_not_vouch_for_its_pods() {
 async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
     let rig = Rig::start();
     let asleep = InferenceSet {
-        gateway: Some(Gateway {
-            address: "127.0.9.1:9090".parse().unwrap(),
-            pool: "demo-inferencepool".into(),
-        }),
+        gateway: Some(Gateway::at("127.0.9.1:9090".parse().unwrap(), "demo-inferencepool")),
         ..rig.set(0, &[])
     };
     rig.fleet.send(FleetEvent::Applied(asleep.clone())).await.unwrap();
     let target = rig.target(&[]);
     rig.settle().await;
-    let plan = rig.asked.gateways.lock().unwrap().values().next().cloned().unwrap();
-    assert_eq!(plan.interval, Duration::from_millis(100), "asleep: often");
+    let plan = rig.asked.sources.lock().unwrap().values().next().cloned().unwrap();
+    assert!(plan.asleep, "read often");
     // The initial hold is over.
     rig.gateway_says(0.0).await;
     tokio::time::sleep(Duration::from_secs(31)).await;
@@ -378,8 +382,8 @@ async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
     rig.fleet.send(FleetEvent::Alive).await.unwrap();
     rig.fleet.send(FleetEvent::Applied(InferenceSet { replicas: 1, ..asleep })).await.unwrap();
     rig.settle().await;
-    let plan = rig.asked.gateways.lock().unwrap().values().next().cloned().unwrap();
-    assert_eq!(plan.interval, Duration::from_secs(2), "awake: seldom");
+    let plan = rig.asked.sources.lock().unwrap().values().next().cloned().unwrap();
+    assert!(!plan.asleep, "read seldom");
     assert!(!follow.borrow_and_update().unanswered);
     rig.gateway_says(0.0).await;
     tokio::time::sleep(Duration::from_secs(80)).await;
@@ -466,7 +470,7 @@ async fn a_date_from_a_wrong_clock_ends_nothing() {
 #[tokio::test(start_paused = true)]
 async fn a_wake_up_in_blind_time_is_not_taken_back() {
     let rig = Rig::start();
-    let gateway = Gateway { address: "127.0.9.1:9090".parse().unwrap(), pool: "demo-inferencepool".into() };
+    let gateway = Gateway::at("127.0.9.1:9090".parse().unwrap(), "demo-inferencepool");
     let asleep = InferenceSet { gateway: Some(gateway), ..rig.set(0, &[]) };
     rig.fleet.send(FleetEvent::Applied(asleep)).await.unwrap();
     let target = rig.target(&[]);

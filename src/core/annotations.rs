@@ -28,8 +28,8 @@
 //! cooldown-period           seconds                                KEDA's (300)
 //! scrape-interval           duration, 100ms..1m                    1s
 //! scaleup-gate-deadline     duration, 0s..24h                      15m
-//! scale-to-zero             true | false                           false (true: no effect yet)
-//! wake-source               SERVICE:PORT                           none (not read yet)
+//! scale-to-zero             true | false                           false
+//! wake-source               SERVICE:PORT                           KAITO's endpoint picker
 //! ```
 //! On a `MultiRoleInference` each name has its role before it: `prefill-threshold`.
 
@@ -41,7 +41,7 @@ mod tests;
 
 use std::time::Duration;
 
-pub use decide::{Decision, Facts, GATEWAY_READABLE, Refusal, Replicas, ScalingSpec, decide};
+pub use decide::{Decision, Facts, Refusal, Replicas, ScalingSpec, Wake, decide, sleepless};
 pub use parse::{KEYS, parse};
 
 use super::{
@@ -160,12 +160,13 @@ pub enum Warning {
          (a replica takes {nodes_per_replica})"
     )]
     MaxReplicasOutOfReach { annotation: String, asked: u32, possible: u32, nodes_per_replica: u32 },
-    #[error(
-        "{annotation} is true, but this release cannot yet make sure that the gateway, which would wake the \
-         model, can be read; at least one replica is kept. A ScaledObject that you write yourself may have \
-         minReplicaCount 0"
-    )]
-    NoWakeSource { annotation: String },
+    #[error("{annotation} is true, and the floor stays at {floor}: {why}")]
+    NoWakeSource {
+        annotation: String,
+        /// Replicas that are kept.
+        floor: u32,
+        why: String,
+    },
 }
 
 impl Warning {

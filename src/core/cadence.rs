@@ -57,9 +57,10 @@ impl Cadence {
     }
 }
 
-/// Maps a seed to [0, 1) so that neighbouring seeds lie far apart (the finalizer of
+/// Maps a seed to [0, 1), so that neighbouring seeds lie far apart (the finalizer of
 /// splitmix64).
-fn unit_fraction(seed: u64) -> f64 {
+#[must_use]
+pub fn unit_fraction(seed: u64) -> f64 {
     let mut z = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
     z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -8,9 +8,10 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use super::{
-    annotations::{Decision, Facts, GATEWAY_READABLE, PREFIX, Refusal, Role, Source, decide},
+    annotations::{Decision, Facts, PREFIX, Refusal, Role, Source, Wake, decide},
     names::InferenceSetKey,
     scaledobject::{Owner, build},
+    wake::Readability,
 };
 
 /// What a cluster would know and a file doesn't.
@@ -140,7 +141,7 @@ fn check_document(document: &Document, assumptions: &Assumptions, checked: &mut 
                 Source::InferenceSet,
                 &document.api_version,
                 &metadata.value.name,
-                Facts { node_count_limit: limit.unwrap_or(0), ..Facts::default() },
+                &Facts { node_count_limit: limit.unwrap_or(0), ..Facts::default() },
             );
             1
         }
@@ -154,7 +155,7 @@ fn check_document(document: &Document, assumptions: &Assumptions, checked: &mut 
                     Source::Role(role),
                     "kaito.sh/v1beta1",
                     &role.child_name(&metadata.value.name),
-                    Facts { fixed_replicas, ..Facts::default() },
+                    &Facts { fixed_replicas, ..Facts::default() },
                 );
             }
             1
@@ -171,12 +172,12 @@ struct Check<'a> {
 }
 
 impl Check<'_> {
-    fn decide(&mut self, source: Source, api_version: &str, name: &str, facts: Facts) {
+    fn decide(&mut self, source: Source, api_version: &str, name: &str, facts: &Facts) {
         let Some(annotations) = self.annotations() else { return };
         let facts = Facts {
             nodes_per_replica: Some(self.assumptions.nodes_per_replica),
-            gateway_readable: GATEWAY_READABLE,
-            ..facts
+            wake: Wake::Tried(Readability::Readable),
+            ..facts.clone()
         };
         let line = self.metadata.referenced.line();
         match decide(source, annotations.iter().map(|(key, text)| (key.as_str(), text.as_str())), &facts) {
@@ -201,6 +202,11 @@ impl Check<'_> {
                 if spec.annotations.max_replicas.is_none() {
                     let nodes = self.assumptions.nodes_per_replica;
                     let text = format!("maxReplicaCount is spec.nodeCountLimit over {nodes} nodes a replica");
+                    self.checked.find(line, Weight::Note, text);
+                }
+                if spec.replicas.to_zero {
+                    let text =
+                        "zero replicas only once the wake-up source was read; until then the floor stays";
                     self.checked.find(line, Weight::Note, text);
                 }
                 let Metadata { namespace, uid, .. } = &self.metadata.value;

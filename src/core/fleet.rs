@@ -5,6 +5,7 @@ use std::{net::SocketAddr, sync::Arc};
 use super::{
     names::{InferenceSetKey, PodUid},
     time::Moment,
+    wake::Source,
 };
 
 /// One InferenceSet as the Kubernetes API (or the endpoints file) describes it.
@@ -63,12 +64,13 @@ pub enum Readiness {
     Terminating,
 }
 
-/// The gateway's endpoint picker: the only place where demand shows at zero replicas.
+/// How a gateway reaches an InferenceSet: the only place where demand shows at zero replicas.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Gateway {
-    pub address: SocketAddr,
-    /// The InferencePool it serves for the InferenceSet, as its metrics name it.
+    /// The InferencePool, as the gateway's metrics name it.
     pub pool: Arc<str>,
+    /// The endpoint picker that KAITO's naming gives the pool; `None` where there is none.
+    pub picker: Option<Source>,
 }
 
 /// What discovery tells the aggregator. `Reset` replaces everything in one step, so that a

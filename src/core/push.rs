@@ -20,7 +20,7 @@ const SLOWEST: Duration = Duration::from_secs(30);
 /// After how long an unanswered wake-up is reported as not honoured.
 pub const UNANSWERED: Duration = Duration::from_secs(30);
 
-/// Whether demand meets no replica, and since when: what a `true` is repeated for. One for each
+/// Whether demand meets fewer replicas than a push gives, and since when: what a `true` is repeated for. One for each
 /// target.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Wait(Option<Waiting>);
@@ -33,9 +33,11 @@ struct Waiting {
 }
 
 impl Wait {
-    /// Takes in the decision of `now`. True once in a wait: when it has lasted too long.
-    pub fn follow(&mut self, now: Moment, activity: Activity, replicas: Option<u32>) -> bool {
-        if activity != Activity::Active(Cause::Demand) || replicas != Some(0) {
+    /// Takes in the decision of `now`; `wakes_to` are the replicas that KEDA writes on a push.
+    /// True once in a wait: when it has lasted too long.
+    pub fn follow(&mut self, now: Moment, activity: Activity, replicas: Option<u32>, wakes_to: u32) -> bool {
+        let short = replicas.is_some_and(|replicas| replicas < wakes_to);
+        if activity != Activity::Active(Cause::Demand) || !short {
             self.0 = None;
             return false;
         }
@@ -65,7 +67,7 @@ pub struct PushState {
     /// Counts the inactive→active edges.
     pub edge: u64,
     pub replicas: u32,
-    /// There is demand and no replica: KEDA is to act.
+    /// There is demand, and fewer replicas are wanted than a push gives: KEDA is to act.
     pub unanswered: bool,
     /// Replicas serve and none is on its way: ending a stream costs nothing now.
     pub settled: bool,
@@ -86,7 +88,7 @@ pub struct Pusher {
 pub enum PushCause {
     /// The stream opened on an active target.
     Open,
-    /// Demand rose from nothing, or met no replica.
+    /// Demand rose from nothing, or met too few replicas.
     Edge,
     /// KEDA has not acted yet.
     Repeat,
@@ -124,7 +126,7 @@ impl Pusher {
         let before = self.episode.map_or(*state, |(before, _)| before);
         // Counted as well: a slow reader may skip the inactive state between two edges.
         let edge = before.edge != state.edge || (state.active && !before.active);
-        // Demand that meets no replica is news, also within a hold time (which has no edge).
+        // Demand that meets too few replicas is news, also within a hold time (which has no edge).
         let unmet = state.unanswered && (!before.unanswered || before.replicas != state.replicas);
         if opened || edge || unmet || before.active != state.active {
             self.episode = Some((*state, now));
@@ -310,10 +312,26 @@ mod tests {
         let mut wait = Wait::default();
         for (second, activity, replicas, reported, waits) in steps {
             let due = wait.due();
-            assert_eq!(wait.follow(at(second), activity, replicas), reported, "second {second}");
+            assert_eq!(wait.follow(at(second), activity, replicas, 1), reported, "second {second}");
             assert_eq!(wait.is_on(), waits, "second {second}");
             assert!(!reported || due == Some(at(second)), "it was to be told at its time");
         }
+    }
+
+    #[test]
+    fn an_idle_replica_is_no_answer_where_a_push_gives_more() {
+        let demand = Activity::Active(Cause::Demand);
+        let mut wait = Wait::default();
+        for (second, replicas, waits) in [(0, 0, true), (1, 1, true), (2, 3, false), (3, 4, false)] {
+            wait.follow(at(second), demand, Some(replicas), 3);
+            assert_eq!(wait.is_on(), waits, "{replicas} replicas");
+        }
+        // So the push is repeated, and starts anew when it got somewhere.
+        let idle = PushState { replicas: 1, ..wanted(1) };
+        let mut pusher = Pusher::new();
+        assert_eq!(sends(&mut pusher, 0, 3, wanted(1)), [0, 2]);
+        assert_eq!(sends(&mut pusher, 3, 6, idle), [3, 5]);
+        assert_eq!(sends(&mut pusher, 7, 60, serving(1)), Vec::<u64>::new());
     }
 
     #[test]

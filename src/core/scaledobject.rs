@@ -3,6 +3,7 @@
 
 mod build;
 mod drift;
+mod floor;
 mod managed_fields;
 mod plan;
 
@@ -10,6 +11,7 @@ mod plan;
 mod tests;
 
 pub use build::build;
+pub use floor::{Sleeper, owned_goes_to_zero, sleeper};
 pub use plan::{Action, Claim, Plan, Rival, Target, hpa_rival, is_the_replaced_scalers, left_alone, plan};
 
 use super::names::InferenceSetKey;

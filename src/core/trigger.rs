@@ -23,7 +23,8 @@
 //! holdWhileInFlight       true | false                      false
 //! activationThreshold     number ≥ 0                        0
 //! activationHold          duration, 0s..24h                 30s
-//! wakeSource              SERVICE:PORT                      none
+//! wakeSource              [http[s]://]SERVICE:PORT          KAITO's endpoint picker
+//! wakeReplicas            whole number from 1               1
 //! ```
 //! A duration is Go's (`1m30s`) or a whole number of seconds. Words are taken in any
 //! capitals. Keys that are KEDA's (`scalerAddress`, `caCert` and such, everything ending in
@@ -38,7 +39,7 @@ pub mod policy;
 #[cfg(test)]
 mod tests;
 
-use std::time::Duration;
+use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
 pub use parse::KEYS;
@@ -61,8 +62,12 @@ pub struct Trigger {
     /// Key `holdWhileInFlight`: no scale-up is asked for while replicas are on their way.
     pub hold_while_in_flight: bool,
     pub activation: ActivationRule,
-    /// Key `wakeSource`: `SERVICE:PORT` in the InferenceSet's namespace.
+    /// Key `wakeSource`: a Service in the InferenceSet's namespace.
     pub wake_source: Option<WakeSource>,
+    /// Key `wakeReplicas`, at least 1: as many as KEDA writes on a push, which is
+    /// minReplicaCount where idleReplicaCount is set. A push is repeated until as many are
+    /// wanted.
+    pub wake_replicas: u32,
 }
 
 /// Where on a pod the metrics page is. Part of an endpoint's identity as a scrape target:
@@ -96,7 +101,7 @@ impl Default for PageSource {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Protocol {
     Http,
     /// The server's certificate is not verified: a pod is addressed by its IP, for which no
@@ -209,11 +214,25 @@ impl Default for ActivationRule {
     }
 }
 
-/// A Service that holds requests while there is no replica.
-#[derive(Clone, Debug, PartialEq, Eq)]
+/// A Service that holds requests while there is no replica, in the InferenceSet's namespace.
+/// `Display` writes what [`WakeSource::parse`] reads.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct WakeSource {
+    /// With https the certificate is verified, for `SERVICE.NAMESPACE.svc`.
+    pub protocol: Protocol,
     pub service: String,
+    /// The Service's port.
     pub port: u16,
+}
+
+impl fmt::Display for WakeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let scheme = match self.protocol {
+            Protocol::Http => "",
+            Protocol::Https => "https://",
+        };
+        write!(f, "{scheme}{}:{}", self.service, self.port)
+    }
 }
 
 /// One metric as KEDA is told of it: GetMetricSpec lists these, GetMetrics is asked for them.

@@ -1,8 +1,17 @@
-//! Whether anything would wake a model that has no replica: what is known of its wake-up
-//! source, the endpoint picker (EPP) of the gateway that holds requests meanwhile.
+//! What wakes a model that has no replica: the endpoint picker (EPP) of the gateway that holds
+//! requests meanwhile, or another Service that its user names. Which page is read for whom,
+//! to whom a token may be shown, what it means that one can't be read, and how often.
 
-use std::{collections::BTreeMap, sync::Arc};
+pub mod fault;
+pub mod pace;
+pub mod source;
 
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+pub use self::{
+    fault::{Fault, Withheld, judge},
+    source::{Directory, Missing, Place, Reading, ServicePort, Source},
+};
 use super::{names::InferenceSetKey, trigger::WakeSource};
 
 /// The InferenceSets whose wake-up source is to be tried, each with the source that its user
@@ -27,3 +36,9 @@ pub enum Readability {
 /// and exactly what is missing.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Obstacle(pub Arc<str>);
+
+impl fmt::Display for Obstacle {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}

@@ -156,9 +156,7 @@ impl SetEntry {
             replicas: self.replicas,
             ready_replicas: self.ready_replicas.unwrap_or_else(|| u32::try_from(ready).unwrap_or(u32::MAX)),
             endpoints: self.endpoints.into_iter().map(endpoint).collect(),
-            gateway: self
-                .gateway
-                .map(|gateway| Gateway { address: gateway.address, pool: pool_name(&self.name).into() }),
+            gateway: self.gateway.map(|gateway| Gateway::at(gateway.address, &pool_name(&self.name))),
             key,
         }
     }
@@ -282,7 +280,7 @@ inferenceSets:
         let [set] = &sets[..] else { panic!("{sets:?}") };
         assert_eq!(set.key, InferenceSetKey::new("default", "phi-4"));
         assert_eq!((set.replicas, set.ready_replicas), (2, 1));
-        assert_eq!(set.gateway.as_ref().unwrap().address, "127.0.9.1:9090".parse().unwrap());
+        assert_eq!(set.gateway, Some(Gateway::at("127.0.9.1:9090".parse().unwrap(), "phi-4-inferencepool")));
         let [a, b] = &set.endpoints[..] else { panic!("{set:?}") };
         assert_eq!((&*a.uid.0, &*a.pod, a.readiness), ("u-1", "phi-4-a-0", Readiness::Ready));
         assert_eq!(a.since, Moment::from_unix(std::time::Duration::from_secs(1_767_323_045)));

@@ -11,6 +11,7 @@
 //!
 //! An InferenceSet for which nothing is to be done costs no request.
 
+mod asking;
 mod index;
 mod notices;
 mod observed;
@@ -31,6 +32,7 @@ use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
+pub use self::asking::WakeSources;
 use crate::metrics::Metrics;
 
 /// What provisioning needs from the rest of the program.
@@ -42,6 +44,7 @@ pub struct Provisioner {
     /// The pod's name, for events.
     pub instance: Option<String>,
     pub metrics: Metrics,
+    pub wake_sources: WakeSources,
     /// At least 1. Events count too; lists and watches don't.
     pub writes_per_second: u32,
 }

@@ -49,6 +49,11 @@ impl Queue {
         }
     }
 
+    /// Adds an InferenceSet later.
+    pub fn add_after(&mut self, set: InferenceSetKey, pause: Duration) {
+        self.paused.insert(set, pause);
+    }
+
     pub fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }

@@ -8,6 +8,7 @@ use tracing::{info, warn};
 
 use super::{
     Provisioner,
+    asking::{self, Asking},
     index::Index,
     notices::{Notice, Notices},
     queue::{Queue, Verdict},
@@ -30,6 +31,7 @@ pub(super) struct Session<'a> {
     writer: Writer,
     index: Index,
     queue: Queue,
+    asking: Asking,
     notices: Notices,
     /// Where the API server refuses what we make, what it said.
     rejections: HashMap<InferenceSetKey, Notice>,
@@ -48,6 +50,7 @@ impl<'a> Session<'a> {
             ),
             index: Index::new(served),
             queue: Queue::default(),
+            asking: Asking::new(provisioner.wake_sources.clone()),
             notices: Notices::new(metrics.clone()),
             rejections: HashMap::new(),
             working: FuturesUnordered::new(),
@@ -65,6 +68,9 @@ impl<'a> Session<'a> {
                 info!("everything is listed, provisioning");
                 announced = true;
             }
+            if announced && !self.queue.has_ready() {
+                self.asking.publish();
+            }
             let may_start = announced && self.queue.has_ready() && self.working.len() < WORKERS;
             tokio::select! {
                 () = future::ready(()), if may_start => {
@@ -78,6 +84,7 @@ impl<'a> Session<'a> {
                         self.queue.add(set);
                     }
                 }
+                sets = self.asking.answered() => sets.into_iter().for_each(|set| self.queue.add(set)),
                 () = self.queue.end_of_pause() => {}
             }
         }
@@ -88,11 +95,15 @@ impl<'a> Session<'a> {
         let Some(set) = self.queue.start() else { return };
         let circumstances =
             Circumstances { served: self.served, scaler_address: &self.provisioner.scaler_address };
-        let Some(step) = step(&self.index, &set, circumstances) else {
+        let Some(step) = step(&self.index, &set, &self.asking.known(&set), circumstances) else {
+            self.asking.ask(&set, None);
             self.rejections.remove(&set);
             self.notices.replace(&set, Vec::new());
             return self.queue.finish(&set, Verdict::Done);
         };
+        if self.asking.ask(&set, step.asks) {
+            self.queue.add_after(set.clone(), asking::PATIENCE);
+        }
         let mut notices = step.notices;
         if is_nothing(&step.plan) {
             self.rejections.remove(&set);

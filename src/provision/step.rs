@@ -6,15 +6,18 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{
+    asking::Question,
     index::Index,
     notices::{Notice, Subject},
     observed::{InferenceSet, MultiRoleInference},
     served::Served,
 };
 use crate::core::{
-    annotations::{Decision, Facts, GATEWAY_READABLE, Source, decide},
+    annotations::{Decision, Facts, Source, Wake, decide, sleepless},
     names::InferenceSetKey,
-    scaledobject::{self, Action, Owner, Plan, build, hpa_rival, left_alone, plan},
+    scaledobject::{
+        self, Action, Owner, Plan, Sleeper, build, hpa_rival, left_alone, owned_goes_to_zero, plan, sleeper,
+    },
 };
 
 /// What is to be done for one InferenceSet.
@@ -22,6 +25,8 @@ use crate::core::{
 pub(super) struct Step {
     pub plan: Plan,
     pub notices: Vec<Notice>,
+    /// Where the model may sleep only if its wake-up source can be read.
+    pub asks: Option<Question>,
     /// The InferenceSet, for events about what was done.
     pub subject: Subject,
 }
@@ -34,9 +39,14 @@ pub(super) struct Circumstances<'a> {
     pub scaler_address: &'a str,
 }
 
-/// The next step for an InferenceSet; `None` where there is none, or it is going and the
+/// The next step for an InferenceSet, with what is known of its wake-up source; `None` where there is none, or it is going and the
 /// garbage collector takes everything of it along.
-pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumstances<'_>) -> Option<Step> {
+pub(super) fn step(
+    index: &Index,
+    key: &InferenceSetKey,
+    wake: &Wake,
+    circumstances: Circumstances<'_>,
+) -> Option<Step> {
     let set = index.inference_sets.of(key).next().filter(|set| !set.going)?;
     let served = circumstances.served;
     let api_version = served.inference_sets.api_version.clone();
@@ -55,7 +65,8 @@ pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumst
         node_count_limit: set.node_count_limit,
         // While an upgrade changes them, the larger number is the safe one.
         nodes_per_replica: index.workspaces.of(key).map(|it| it.nodes).filter(|&nodes| nodes > 0).max(),
-        gateway_readable: GATEWAY_READABLE,
+        wake: wake.clone(),
+        goes_to_zero: owned_goes_to_zero(&owner, &observed),
         adopting: observed.iter().any(|object| scaledobject::is_the_replaced_scalers(object, &owner)),
         fixed_replicas,
     };
@@ -77,8 +88,15 @@ pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumst
 
     let notice = |reason, note: String| Notice { subject: speaker.clone(), reason, note };
     let untouched = Plan { action: Action::Nothing, surplus: Vec::new() };
+    let mut asks = None;
     let (plan, notices) = match decision {
         Decision::Off => {
+            let sleepers = observed.iter().filter_map(|it| sleeper(it, key, circumstances.scaler_address));
+            let mut traps = Vec::new();
+            for sleeper in sleepers {
+                traps.extend(sleepless(wake).map(|why| trap(key, &sleeper, &why)));
+                asks = Some(Question(sleeper.wake_source));
+            }
             let left = left_alone(&owner, &observed).into_iter().map(|name| {
                 let note = format!(
                     "ScaledObject {name} was made by an earlier release and is left alone, though auto-provision is \
@@ -86,11 +104,12 @@ pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumst
                 );
                 notice("LeftAlone", note)
             });
-            (plan(&owner, None, &observed, None), left.collect())
+            (plan(&owner, None, &observed, None), left.chain(traps).collect())
         }
         Decision::Waiting => (untouched, Vec::new()),
         Decision::Refused(refusal) => (untouched, vec![notice(refusal.reason(), refusal.to_string())]),
         Decision::Provision { spec, warnings } => {
+            asks = spec.annotations.scale_to_zero.then(|| Question(spec.annotations.wake_source.clone()));
             let desired = build(&owner, &spec, circumstances.scaler_address);
             let rival = index.hpas.of(key).find_map(|hpa| hpa_rival(&owner, &hpa.0));
             let plan = plan(&owner, Some(&desired), &observed, rival.as_ref());
@@ -102,7 +121,21 @@ pub(super) fn step(index: &Index, key: &InferenceSetKey, circumstances: Circumst
             (plan, notices)
         }
     };
-    Some(Step { plan, notices, subject })
+    Some(Step { plan, notices, asks, subject })
+}
+
+/// A ScaledObject of somebody's own that goes to zero, with nothing that is sure to wake it.
+fn trap(key: &InferenceSetKey, sleeper: &Sleeper<'_>, why: &str) -> Notice {
+    let note = format!(
+        "minReplicaCount is 0, or KEDA's default, which is 0, and nothing would wake the model: {why}"
+    );
+    let subject = Subject {
+        api_version: scaledobject::API_VERSION.to_owned(),
+        kind: scaledobject::KIND,
+        key: InferenceSetKey::new(&key.namespace, sleeper.name),
+        uid: sleeper.uid.to_owned(),
+    };
+    Notice { subject, reason: "NoWakeSource", note }
 }
 
 fn pairs(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, &str)> {

@@ -6,8 +6,9 @@ mod lifecycle;
 mod load;
 mod others;
 mod report;
+mod sleep;
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -16,9 +17,17 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::Provisioner;
+use super::{Provisioner, WakeSources};
 use crate::{
-    clock::Clock, core::tenancy::Tenancy, metrics::Metrics, sim::api_server::ApiServer, targets::Targets,
+    clock::Clock,
+    core::{
+        names::InferenceSetKey,
+        tenancy::Tenancy,
+        wake::{Answers, Asked, Obstacle, Readability},
+    },
+    metrics::Metrics,
+    sim::api_server::ApiServer,
+    targets::Targets,
 };
 
 const ADDRESS: &str = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450";
@@ -28,6 +37,9 @@ struct World {
     server: ApiServer,
     metrics: Metrics,
     leader: watch::Sender<bool>,
+    /// Which wake-up sources are to be tried, and what came of it.
+    asked: watch::Receiver<Arc<Asked>>,
+    answers: watch::Sender<Arc<Answers>>,
     /// KEDA can reach the scaler from when this is sent to.
     live: Option<oneshot::Sender<()>>,
     cancel: CancellationToken,
@@ -61,18 +73,22 @@ impl World {
         let clock = Clock::start();
         let metrics =
             Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock, Tenancy::AnyNamespace), clock);
+        let (asking, asked) = watch::channel(Arc::default());
+        let answers = watch::Sender::default();
         let provisioner = Provisioner {
             client: server.client(),
             scaler_address: ADDRESS.to_owned(),
             instance: Some("scaler-0".to_owned()),
             metrics: metrics.clone(),
+            wake_sources: WakeSources { asked: asking, answers: answers.subscribe() },
             writes_per_second: Provisioner::WRITES_PER_SECOND,
         };
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let live_at_last = async { drop(is_live.await) };
         tasks.spawn(provisioner.run(live_at_last, leads, cancel.clone()));
-        Self { server: server.clone(), metrics, leader, live: Some(live), cancel, tasks }
+        let (server, live) = (server.clone(), Some(live));
+        Self { server, metrics, leader, asked, answers, live, cancel, tasks }
     }
 
     /// A provisioner that provisions.
@@ -81,6 +97,13 @@ impl World {
         world.live.take().unwrap().send(()).unwrap();
         world.leader.send_replace(true);
         world
+    }
+
+    /// Answers for demo's wake-up source, or, with `None`, takes the answer back.
+    fn answer(&self, readability: Option<Readability>) {
+        let demo = InferenceSetKey::new("team-a", "demo");
+        let answers = readability.map(|readability| (demo, readability)).into_iter().collect();
+        self.answers.send_replace(Arc::new(answers));
     }
 
     /// The ScaledObject of `demo`.

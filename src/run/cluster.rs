@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeMetric},
-    metrics::gauge::ConstGauge,
+    metrics::gauge::{ConstGauge, Gauge},
     registry::Unit,
 };
 use rustls::ServerConfig;
@@ -18,8 +18,14 @@ use tracing::info;
 use super::{Life, notices::Notices};
 use crate::{
     clock::Clock,
-    core::{fleet::FleetEvent, lease::Timing, tenancy::Tenancy, time::Moment},
-    discovery::kube::Discovery,
+    core::{
+        fleet::FleetEvent,
+        lease::Timing,
+        tenancy::Tenancy,
+        time::Moment,
+        wake::{Answers, Asked, Directory, pace::Pace},
+    },
+    discovery::kube::{Discovery, Lookup},
     kube_client::ClusterAccess,
     lease::Candidate,
     metrics::Metrics,
@@ -28,8 +34,11 @@ use crate::{
         presented::Presented,
         store::{Settings, Standing, Store},
     },
-    provision::Provisioner,
+    provision::{Provisioner, WakeSources},
     readiness::Gate,
+    wake::{
+        CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
+    },
 };
 
 /// What is asked of the cluster.
@@ -42,6 +51,8 @@ pub struct ClusterOptions {
     pub election: Option<Election>,
     pub access: ClusterAccess,
     pub tenancy: Tenancy,
+    /// Whose tokens are shown to wake-up sources, and to whom.
+    pub credentials: CredentialSettings,
 }
 
 /// How the one that writes is elected.
@@ -51,6 +62,9 @@ pub struct Election {
     pub lease: String,
     pub timing: Timing,
 }
+
+/// Tries of wake-up sources that may wait to be taken in.
+const PROBES: usize = 64;
 
 /// The parts that run.
 pub(super) struct Cluster {
@@ -63,6 +77,10 @@ pub(super) struct Cluster {
     pub presented: Arc<Presented>,
     /// What has to be there before anything is served.
     gates: Option<(Gate, Gate)>,
+    credentials: Credentials,
+    /// Which wake-up sources are to be tried, and what came of it.
+    asked: watch::Sender<Arc<Asked>>,
+    answers: watch::Sender<Arc<Answers>>,
 }
 
 /// Starts discovery, election, certificates and authentication. `Life::writers` gives up the lead,
@@ -71,10 +89,11 @@ pub(super) fn begin(
     client: kube::Client,
     options: ClusterOptions,
     fleet: mpsc::Sender<FleetEvent>,
+    lookup: Lookup,
     life: &Life,
 ) -> Cluster {
     let Life { clock, gates, tasks, writers, cancel } = life;
-    tasks.spawn(Discovery::new(client.clone(), gates).run(fleet, cancel.clone()));
+    tasks.spawn(Discovery::new(client.clone(), gates).run(fleet, lookup, cancel.clone()));
     let leads = match options.election.clone() {
         Some(election) => {
             let (sender, leads) = watch::channel(false);
@@ -133,7 +152,18 @@ pub(super) fn begin(
     let certificates = gates.gate("certificates", "not read yet");
     let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
     let gates = Some((certificates, keda));
-    Cluster { client, options, leads, standing, authentication, presented, gates }
+    Cluster {
+        credentials: Credentials::new(client.clone(), options.credentials.clone()),
+        client,
+        options,
+        leads,
+        standing,
+        authentication,
+        presented,
+        gates,
+        asked: watch::Sender::default(),
+        answers: watch::Sender::default(),
+    }
 }
 
 impl Cluster {
@@ -185,9 +215,32 @@ impl Cluster {
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
             instance: self.options.pod.clone(),
             metrics,
+            wake_sources: WakeSources { asked: self.asked.clone(), answers: self.answers.subscribe() },
             writes_per_second: Provisioner::WRITES_PER_SECOND,
         };
         provisioner.run(served.cancelled_owned(), self.leads.clone(), cancel)
+    }
+
+    /// Whose tokens wake-up sources are shown, and to whom.
+    pub(super) fn credentials(&self) -> Credentials {
+        self.credentials.clone()
+    }
+
+    /// Tries the wake-up sources that are asked about.
+    pub(super) fn probe(
+        &self,
+        client: SourceClient,
+        lookup: (watch::Receiver<Arc<Directory>>, Wants),
+        life: &Life,
+    ) -> impl Future<Output = ()> + use<> {
+        let reader = Reader::new(client, Some(self.credentials()));
+        let (sender, reports) = mpsc::channel(PROBES);
+        let pace = Pace { asleep: PROBE_INTERVAL, awake: PROBE_INTERVAL, ..Pace::default() };
+        let directory = lookup.0.clone();
+        let pool =
+            SourcePool::new("probes", reader.clone(), life.clock, lookup, pace, Gauge::default(), sender);
+        let (asked, answers) = (self.asked.subscribe(), self.answers.clone());
+        Prober::new(reader, (pool, reports), directory, asked, answers).run(life.cancel.clone())
     }
 
     /// Exports when certificates end.

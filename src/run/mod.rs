@@ -11,10 +11,11 @@ use std::{
     time::Duration,
 };
 
+use prometheus_client::collector::Collector;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,16 +26,19 @@ use self::{
     notices::GateCollector,
 };
 use crate::{
-    aggregator::{Aggregator, GatewaySettings, Inbox},
+    aggregator::{Aggregator, Inbox},
     clock::Clock,
-    core::tenancy::Tenancy,
-    discovery::file::{self, EndpointsFile, FileError},
+    core::{tenancy::Tenancy, wake::pace::Pace},
+    discovery::{
+        file::{self, EndpointsFile, FileError},
+        kube::Lookup,
+    },
     kube_client::{self, ConnectError},
     metrics::Metrics,
     pki,
     proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer},
     readiness::{Gate, Gates},
-    scrape::{DEFAULT_MAX_BODY, GatewayPool, PageClient, ScrapePool, Scrapers},
+    scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
     serve::{
         admin::Admin,
         health,
@@ -42,6 +46,7 @@ use crate::{
         scaler::Scaler,
     },
     targets::Targets,
+    wake::{Reader, SourceClient, SourceClientError, SourcePool, Wants},
 };
 
 /// What `run` is told.
@@ -59,7 +64,11 @@ pub struct RunOptions {
     pub shutdown_delay: Duration,
     /// How long the first call for a target waits for its first round of scrapes.
     pub first_round: Duration,
-    pub gateway: GatewaySettings,
+    /// How often wake-up sources are read.
+    pub wake_pace: Pace,
+    /// Certificate authorities, besides the system's, that vouch for wake-up sources over https
+    /// (PEM).
+    pub wake_authorities: Option<PathBuf>,
     /// The largest page that is read, in bytes.
     pub page_limit: usize,
 }
@@ -86,7 +95,8 @@ impl RunOptions {
             grpc_health_port: 0,
             shutdown_delay: Duration::ZERO,
             first_round: Duration::from_millis(900),
-            gateway: GatewaySettings::default(),
+            wake_pace: Pace::default(),
+            wake_authorities: None,
             page_limit: DEFAULT_MAX_BODY,
         }
     }
@@ -105,6 +115,8 @@ pub enum StartError {
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error("failed to make the HTTP client")]
     Client { source: crate::scrape::ClientError },
+    #[error(transparent)]
+    WakeClient(#[from] SourceClientError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }
@@ -186,6 +198,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let sockets = Sockets::bind(&options)?;
     let addresses = sockets.addresses;
     let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
+    let wake_client = SourceClient::new(client.clone(), options.wake_authorities.clone())?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -196,31 +209,33 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(commands, clock, tenancy);
-    let cluster = cluster.map(|(client, options)| cluster::begin(client, options, fleet_events, &life));
-    let mut collectors: Vec<_> = cluster.as_ref().map(Cluster::collector).into_iter().collect();
-    collectors.push(Box::new(GateCollector(life.gates.readiness())));
-    let metrics = Metrics::with_collectors(targets.clone(), clock, collectors);
+    let (directory, wants) = (watch::Sender::default(), Wants::default());
+    let follow_directory = directory.subscribe();
+    let cluster = cluster.map(|(client, options)| {
+        let lookup = Lookup { directory, wants: wants.clone() };
+        cluster::begin(client, options, fleet_events, lookup, &life)
+    });
+    let metrics = Metrics::with_collectors(targets.clone(), clock, collectors(cluster.as_ref(), &life));
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
-    let (gateway_sender, gateways) = mpsc::channel(64);
-    let scrapers = Scrapers {
-        pods: ScrapePool::new(client.clone(), clock, report_sender),
-        gateways: GatewayPool::new(client, clock, gateway_sender),
-    };
+    let (source_sender, sources) = mpsc::channel(REPORTS);
+    let source_pool = SourcePool::new(
+        "targets",
+        Reader::new(wake_client.clone(), cluster.as_ref().map(Cluster::credentials)),
+        clock,
+        (follow_directory.clone(), wants.clone()),
+        options.wake_pace,
+        metrics.wake_interval.clone(),
+        source_sender,
+    );
+    let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
-    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), options.gateway);
+    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone());
     let (questions, question_inbox) = mpsc::channel(1);
-    let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, gateways };
+    let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
     let broken = CancellationToken::new();
-    let aggregator = tasks.spawn({
-        let (cancel, guard) = (aggregator_cancel.clone(), broken.clone().drop_guard());
-        async move {
-            let scrapers = aggregator.run(inbox, cancel).await;
-            // Reached only where it was told to end: a panic drops the guard armed.
-            guard.disarm();
-            scrapers
-        }
-    });
+    let aggregator =
+        tasks.spawn(supervised(aggregator.run(inbox, aggregator_cancel.clone()), broken.clone()));
     if let Some(discovery) = file_discovery {
         tasks.spawn(supervised(discovery, broken.clone()));
     }
@@ -240,6 +255,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
         tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
+        tasks.spawn(cluster.probe(wake_client, (follow_directory, wants), &life));
     }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))
@@ -266,11 +282,20 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     })
 }
 
+/// What is read when a page of our own metrics is asked for.
+fn collectors(cluster: Option<&Cluster>, life: &Life) -> Vec<Box<dyn Collector>> {
+    let mut collectors: Vec<_> = cluster.map(Cluster::collector).into_iter().collect();
+    collectors.push(Box::new(GateCollector(life.gates.readiness())));
+    collectors
+}
+
 /// Runs `part`; where it panics, `broken` is cancelled.
-async fn supervised(part: impl Future<Output = ()>, broken: CancellationToken) {
+async fn supervised<T>(part: impl Future<Output = T>, broken: CancellationToken) -> T {
     let guard = broken.drop_guard();
-    part.await;
+    let ended = part.await;
+    // Reached only where it ended by itself: a panic drops the guard armed.
     guard.disarm();
+    ended
 }
 
 /// gRPC health, which follows readiness.

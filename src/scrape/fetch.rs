@@ -1,25 +1,27 @@
 //! What a scrape task needs of HTTP: one page by GET, and why there was none.
 
-use std::time::Duration;
+use std::{fmt::Debug, time::Duration};
 
 use reqwest::Url;
 
+use super::page::Page;
+
 /// Fetches pages. A trait so that a scrape task can be driven through virtual time.
 pub trait Fetch: Clone + Send + Sync + 'static {
-    /// Fetches `url` into `body`, which it clears first. Does not bound its own time: the
-    /// caller drops the future when the scrape's time is over.
-    ///
-    /// `reused` says that the caller's last fetch from this server went well, so that this
-    /// one most likely goes over the same connection.
+    /// What is kept of one fetch for the next from the same server. The default is that there
+    /// was none.
+    type Connection: Debug + Default + Send;
+
+    /// Fetches `url`. Does not bound its own time: the caller drops the future when the
+    /// scrape's time is over, and with it the connection that was in use.
     ///
     /// # Errors
-    /// Where there is no complete answer with status 200; `body` holds nothing of use then.
+    /// Where there is no complete answer with status 200.
     fn fetch(
         &self,
+        connection: &mut Self::Connection,
         url: &Url,
-        reused: bool,
-        body: &mut Vec<u8>,
-    ) -> impl Future<Output = Result<(), ScrapeError>> + Send;
+    ) -> impl Future<Output = Result<Page, ScrapeError>> + Send;
 }
 
 /// Why a scrape got no sample.
@@ -33,6 +35,8 @@ pub enum ScrapeError {
     Connect(String),
     #[error("the connection broke before the answer was complete")]
     Broken,
+    #[error("the certificate can't be verified: {0}")]
+    Certificate(String),
     #[error("answered with status {0}")]
     Status(u16),
     #[error("answered with status {0}, a redirect, which is never followed")]
@@ -96,7 +100,7 @@ impl From<&ScrapeError> for Outcome {
         match error {
             ScrapeError::TimedOut(_) => Self::TimedOut,
             ScrapeError::Refused => Self::Refused,
-            ScrapeError::Connect(_) => Self::Connect,
+            ScrapeError::Connect(_) | ScrapeError::Certificate(_) => Self::Connect,
             ScrapeError::Broken => Self::Broken,
             ScrapeError::Status(_) => Self::Status,
             ScrapeError::Redirect(_) => Self::Redirect,

@@ -4,9 +4,11 @@
 //! [`ScrapeReport`]s over one channel. A task has one request out at a time and sleeps in
 //! between; what it decides (when to scrape, which page) is in `core`.
 
+mod answer;
 mod client;
 mod fetch;
-mod gateway;
+mod http1;
+mod page;
 mod pool;
 mod scrapers;
 mod task;
@@ -16,10 +18,14 @@ mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub(crate) use self::{
+    client::{ACCEPT, USER_AGENT},
+    pool::seed,
+};
 pub use self::{
-    client::{ClientError, DEFAULT_MAX_BODY, PageClient},
+    client::{ClientError, Connection, DEFAULT_MAX_BODY, PageClient},
     fetch::{Fetch, Outcome, ScrapeError},
-    gateway::{GatewayPlan, GatewayPool, GatewayReport},
+    page::Page,
     pool::ScrapePool,
     scrapers::Scrapers,
 };

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{HashMap, hash_map},
-    hash::{BuildHasher, BuildHasherDefault, DefaultHasher},
+    hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
 };
 
 use tokio::{
@@ -120,8 +120,8 @@ impl<F: Fetch> ScrapePool<F> {
     }
 }
 
-/// The seed of an endpoint's place on the interval. The same in every process, so that it can
-/// be told from a log.
-pub(super) fn seed(id: &ScrapeId) -> u64 {
+/// The seed of the place that what is scraped has on the interval. The same in every process,
+/// so that it can be told from a log.
+pub(crate) fn seed(id: &impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(id)
 }

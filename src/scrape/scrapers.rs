@@ -1,16 +1,20 @@
 //! Everything that is scraped, behind the one interface that the aggregator knows.
 
-use super::{Fetch, GatewayPlan, GatewayPool, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport};
-use crate::{aggregator::Scraper, core::names::InferenceSetKey};
+use super::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport};
+use crate::{
+    aggregator::Scraper,
+    core::wake::Source,
+    wake::{SourceClient, SourceFetch, SourcePlan, SourcePool},
+};
 
-/// The endpoints' tasks and the gateways' tasks.
+/// The endpoints' tasks and the wake-up sources' tasks.
 #[derive(Debug)]
-pub struct Scrapers<F = PageClient> {
+pub struct Scrapers<F = PageClient, G = SourceClient> {
     pub pods: ScrapePool<F>,
-    pub gateways: GatewayPool<F>,
+    pub sources: SourcePool<G>,
 }
 
-impl<F: Fetch> Scraper for Scrapers<F> {
+impl<F: Fetch, G: SourceFetch> Scraper for Scrapers<F, G> {
     fn apply(&mut self, id: ScrapeId, plan: ScrapePlan) {
         self.pods.apply(id, plan);
     }
@@ -25,18 +29,18 @@ impl<F: Fetch> Scraper for Scrapers<F> {
 
     fn tend(&mut self) {
         self.pods.restart_broken();
-        self.gateways.restart_broken();
+        self.sources.restart_broken();
     }
 
-    fn apply_gateway(&mut self, set: &InferenceSetKey, plan: Option<GatewayPlan>) {
-        self.gateways.apply(set, plan);
+    fn apply_source(&mut self, source: &Source, plan: Option<SourcePlan>) {
+        self.sources.apply(source, plan);
     }
 }
 
-impl<F: Fetch> Scrapers<F> {
+impl<F: Fetch, G: SourceFetch> Scrapers<F, G> {
     /// Ends all tasks and waits until none is left.
     pub async fn shutdown(self) {
         self.pods.shutdown().await;
-        self.gateways.shutdown().await;
+        self.sources.shutdown().await;
     }
 }

@@ -6,7 +6,9 @@ use tokio::{
 };
 use tracing::{debug, info, trace, warn};
 
-use super::{Fetch, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped, pool::seed, urls::PageUrls};
+use super::{
+    Fetch, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped, page::Page, pool::seed, urls::PageUrls,
+};
 use crate::{
     clock::Clock,
     core::{
@@ -19,14 +21,9 @@ use crate::{
     },
 };
 
-/// A body buffer up to this size is kept for the next scrape: it holds a filtered page with
-/// some histograms. The 50 KB of a plain page are given back, or ten thousand endpoints would
-/// hold on to half a gigabyte.
-const KEPT_BUFFER: usize = 16 * 1024;
-
 /// What a scrape task knows of its endpoint.
 #[derive(Debug)]
-pub(super) struct Endpoint<F> {
+pub(super) struct Endpoint<F: Fetch> {
     id: ScrapeId,
     task: u64,
     fetch: F,
@@ -34,9 +31,7 @@ pub(super) struct Endpoint<F> {
     /// `None` until the first scrape under a plan.
     urls: Option<PageUrls>,
     choice: PageChoice,
-    body: Vec<u8>,
-    /// The last fetch was answered, so its connection is most likely still there.
-    reused: bool,
+    connection: F::Connection,
     /// Of the last plain page: a filtered page that lacks a metric cannot tell what else
     /// there is.
     similar: Vec<String>,
@@ -112,8 +107,7 @@ impl<F: Fetch> Endpoint<F> {
             clock,
             urls: None,
             choice: PageChoice::default(),
-            body: Vec::new(),
-            reused: false,
+            connection: F::Connection::default(),
             similar: Vec::new(),
             health,
         }
@@ -129,7 +123,7 @@ impl<F: Fetch> Endpoint<F> {
             self.urls = None;
         }
         if moved {
-            self.reused = false;
+            self.connection = F::Connection::default();
         }
         if changed {
             self.choice.forget();
@@ -144,13 +138,8 @@ impl<F: Fetch> Endpoint<F> {
     async fn scrape(&mut self, plan: &ScrapePlan, started: Moment) -> ScrapeReport {
         // One deadline for all that a scrape fetches, so that it bounds the age of a sample.
         let deadline = Instant::now() + plan.timeout;
-        let outcome = timeout_at(deadline, self.fetch_sample(plan)).await.unwrap_or_else(|_| {
-            self.reused = false;
-            Err(ScrapeError::TimedOut(plan.timeout))
-        });
-        if self.body.capacity() > KEPT_BUFFER {
-            self.body = Vec::new();
-        }
+        let outcome = timeout_at(deadline, self.fetch_sample(plan)).await;
+        let outcome = outcome.unwrap_or(Err(ScrapeError::TimedOut(plan.timeout)));
         let at = self.clock.now();
         self.health.note(outcome.as_ref(), at, &self.id, plan);
         ScrapeReport {
@@ -171,9 +160,8 @@ impl<F: Fetch> Endpoint<F> {
         let urls = self.urls.insert(urls);
         let mut kind = self.choice.first();
         loop {
-            let fetched = self.fetch.fetch(urls.of(kind), self.reused, &mut self.body).await;
-            self.reused = matches!(fetched, Ok(()) | Err(ScrapeError::Status(_) | ScrapeError::Redirect(_)));
-            let (answer, result) = read(&self.body, fetched, &plan.wanted, kind);
+            let fetched = self.fetch.fetch(&mut self.connection, urls.of(kind)).await;
+            let (answer, result) = read(fetched, &plan.wanted, kind);
             match self.choice.answered(kind, answer) {
                 Verdict::TryPlain => kind = PageKind::Plain,
                 Verdict::Keep => {
@@ -186,18 +174,18 @@ impl<F: Fetch> Endpoint<F> {
 
 /// What a fetched page says, for the choice of pages and for the report.
 fn read(
-    body: &[u8],
-    fetched: Result<(), ScrapeError>,
+    fetched: Result<Page, ScrapeError>,
     wanted: &Wanted,
     page: PageKind,
 ) -> (Answer, Result<Scraped, ScrapeError>) {
-    let bytes = body.len();
     match fetched {
-        Ok(()) if body.trim_ascii().is_empty() => {
+        Ok(body) if body.trim_ascii().is_empty() => {
+            let bytes = body.len();
             (Answer::Empty, Ok(Scraped { sample: PodSample::default(), page, bytes, rejected: 0 }))
         }
-        Ok(()) => {
-            let PageRead { sample, missing, rejected, is_metrics } = read_page(body, wanted, page);
+        Ok(body) => {
+            let bytes = body.len();
+            let PageRead { sample, missing, rejected, is_metrics } = read_page(&body, wanted, page);
             if !is_metrics {
                 return (Answer::NoSuchPage, Err(ScrapeError::NotMetrics));
             }

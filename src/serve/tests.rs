@@ -8,9 +8,14 @@ use std::{
 };
 
 use futures::StreamExt;
+use http::HeaderValue;
 use hyper_util::rt::TokioIo;
 use reqwest::Url;
-use tokio::{sync::mpsc, task::JoinSet, time::timeout};
+use tokio::{
+    sync::{mpsc, watch},
+    task::JoinSet,
+    time::timeout,
+};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code,
@@ -19,21 +24,23 @@ use tonic::{
 
 use super::scaler::Scaler;
 use crate::{
-    aggregator::{Aggregator, GatewaySettings, Inbox},
+    aggregator::{Aggregator, Inbox},
     clock::Clock,
     core::{
         fleet::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
         names::{InferenceSetKey, PodUid},
         tenancy::Tenancy,
         time::Moment,
+        wake::pace::Pace,
     },
     metrics::Metrics,
     proto::{
         GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
         external_scaler_server::ExternalScalerServer,
     },
-    scrape::{Fetch, GatewayPool, ScrapeError, ScrapePool, Scrapers},
+    scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
     targets::Targets,
+    wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
 };
 
 /// Pages by host and port; where there is none the server hangs.
@@ -56,15 +63,26 @@ impl Pages {
 }
 
 impl Fetch for Pages {
-    async fn fetch(&self, url: &Url, _reused: bool, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
-        let host = format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80));
-        let page = self.0.lock().unwrap().get(&host).cloned();
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
+        self.read(&format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80))).await
+    }
+}
+
+impl SourceFetch for Pages {
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
+        self.read(&dial.address.to_string()).await
+    }
+}
+
+impl Pages {
+    async fn read(&self, host: &str) -> Result<Page, ScrapeError> {
+        let page = self.0.lock().unwrap().get(host).cloned();
         match page {
-            Some(page) => {
-                body.clear();
-                body.extend_from_slice(page.as_bytes());
-                Ok(())
-            }
+            Some(page) => Ok(page.as_bytes().to_vec().into()),
             None => std::future::pending().await,
         }
     }
@@ -93,17 +111,23 @@ impl Rig {
         let (command_sender, commands) = mpsc::unbounded_channel();
         let (fleet, fleet_inbox) = mpsc::channel(8);
         let (report_sender, reports) = mpsc::channel(8);
-        let (gateway_sender, gateways) = mpsc::channel(8);
+        let (source_sender, sources) = mpsc::channel(8);
         let targets = Targets::new(command_sender, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
-        let scrapers = Scrapers {
-            pods: ScrapePool::new(pages.clone(), clock, report_sender),
-            gateways: GatewayPool::new(pages.clone(), clock, gateway_sender),
-        };
-        let settings = GatewaySettings::default();
-        let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), settings);
+        let source_pool = SourcePool::new(
+            "targets",
+            Reader::new(pages.clone(), None),
+            clock,
+            (watch::Sender::default().subscribe(), Wants::default()),
+            Pace::default(),
+            metrics.wake_interval.clone(),
+            source_sender,
+        );
+        let scrapers =
+            Scrapers { pods: ScrapePool::new(pages.clone(), clock, report_sender), sources: source_pool };
+        let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone());
         let (_, questions) = mpsc::channel(1);
-        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, gateways };
+        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, sources };
         let mut tasks = JoinSet::new();
         let cancel = CancellationToken::new();
         tasks.spawn(async move {
@@ -140,7 +164,7 @@ impl Rig {
             replicas,
             ready_replicas: replicas,
             endpoints: endpoint.into_iter().collect(),
-            gateway: Some(Gateway { address: GATEWAY.parse().unwrap(), pool: "demo-inferencepool".into() }),
+            gateway: Some(Gateway::at(GATEWAY.parse().unwrap(), "demo-inferencepool")),
         };
         self.fleet.send(FleetEvent::Applied(set)).await.unwrap();
     }

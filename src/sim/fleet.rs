@@ -1,6 +1,8 @@
 //! Many endpoints at little cost, for benches: a recorded page with a few values that move,
-//! on as many loopback addresses as wanted. No queueing model runs behind them; whoever uses
-//! the fleet moves the values.
+//! each endpoint at a loopback address of its own. No queueing model runs behind them; whoever
+//! uses the fleet moves the values.
+
+mod serve;
 
 use std::{
     collections::HashMap,
@@ -12,14 +14,13 @@ use std::{
     },
 };
 
-use tokio::{net::TcpListener, task::JoinSet};
-use tokio_util::sync::CancellationToken;
+use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 
+use self::serve::{Pages, Place, serve};
 use super::{
     endpoints_file::{Endpoint, EndpointsFile, GatewayAddress, InferenceSet, Phase},
-    gateway,
-    http::{Answer, Meter, query_values, serve},
-    page::{Page, Slot, Template},
+    http::Meter,
+    page::Slot,
 };
 use crate::core::time::Moment;
 
@@ -30,6 +31,17 @@ pub struct Plan {
     pub endpoints_each: usize,
     /// Each InferenceSet has a gateway of its own.
     pub gateways: bool,
+    pub pages: Filtering,
+}
+
+/// What becomes of a request for some samples of the page.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Filtering {
+    /// Those samples, as of vLLM.
+    #[default]
+    Works,
+    /// An empty page, as of vLLM with several API servers: only whole pages can be had.
+    GivesNothing,
 }
 
 /// How an endpoint treats those who scrape it.
@@ -50,12 +62,23 @@ pub enum Health {
 pub struct Load {
     waiting: AtomicU32,
     running: AtomicU32,
+    arrivals: Mutex<Vec<Instant>>,
 }
 
 impl Load {
     pub fn set(&self, waiting: u32, running: u32) {
         self.waiting.store(waiting, Ordering::Relaxed);
         self.running.store(running, Ordering::Relaxed);
+    }
+
+    /// When requests came since this was asked last.
+    #[must_use]
+    pub fn take_arrivals(&self) -> Vec<Instant> {
+        std::mem::take(&mut self.arrivals.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn arrived(&self) {
+        self.arrivals.lock().unwrap_or_else(PoisonError::into_inner).push(Instant::now());
     }
 
     fn value(&self, slot: Slot) -> f64 {
@@ -87,26 +110,32 @@ pub struct Fleet {
     pub members: Vec<Member>,
     /// What all endpoints and gateways together were asked for.
     pub meter: Arc<Meter>,
-    _servers: JoinSet<()>,
+    _server: JoinSet<()>,
+    _refusing: TcpSocket,
 }
 
 /// Endpoints are in this namespace.
 pub const NAMESPACE: &str = "fleet";
 
+/// Connections that may wait to be accepted: a fleet is found in one moment.
+const BACKLOG: u32 = 16_384;
+
 impl Fleet {
-    /// Binds and serves everything. `health` is asked with the endpoint's number, counted over
-    /// the whole fleet.
-    pub async fn start(plan: Plan, health: impl Fn(usize) -> Health) -> io::Result<Self> {
-        let (meter, pages, stop) =
-            (Arc::new(Meter::default()), Arc::new(Pages::new()), CancellationToken::new());
-        let mut servers = JoinSet::new();
-        let mut addresses = loopback_addresses();
-        let mut bind = async || {
-            let host = addresses.next().ok_or(io::ErrorKind::AddrNotAvailable)?;
-            let listener = TcpListener::bind((host, 0)).await?;
-            let address = listener.local_addr()?;
-            io::Result::Ok((listener, address))
-        };
+    /// Serves everything; must be called from within a runtime. `health` is asked with the endpoint's number, counted over the whole
+    /// fleet.
+    ///
+    /// One listener takes the connections to all addresses and tells them apart by where they
+    /// went: ten thousand listeners beside ten thousand connections are more files than most
+    /// processes may open.
+    pub fn start(plan: Plan, health: impl Fn(usize) -> Health) -> io::Result<Self> {
+        let listener = on_loopback()?.listen(BACKLOG)?;
+        let port = listener.local_addr()?.port();
+        // Bound and never listening, so that no other program gets the port.
+        let refusing = on_loopback()?;
+        let refusing_port = refusing.local_addr()?.port();
+        let mut places = HashMap::new();
+        let mut hosts = loopback_addresses();
+        let mut next = || hosts.next().ok_or(io::Error::from(io::ErrorKind::AddrNotAvailable));
         let mut members = Vec::with_capacity(plan.inference_sets);
         for number in 0..plan.inference_sets {
             let mut member = Member {
@@ -117,37 +146,24 @@ impl Fleet {
                 gateway: None,
             };
             for endpoint in 0..plan.endpoints_each {
-                let (listener, address) = bind().await?;
-                let load = Arc::new(Load::default());
+                let (host, load) = (next()?, Arc::new(Load::default()));
+                let health = health(number * plan.endpoints_each + endpoint);
+                let port = if health == Health::Refuses { refusing_port } else { port };
+                member.addresses.push((host, port).into());
                 member.loads.push(load.clone());
-                member.addresses.push(address);
-                match health(number * plan.endpoints_each + endpoint) {
-                    Health::Refuses => drop(listener),
-                    Health::Resets => {
-                        servers.spawn(reset(listener));
-                    }
-                    condition => {
-                        let pages = pages.clone();
-                        let respond = move |path: &str, query: Option<&str>| {
-                            (condition == Health::Serves).then(|| pages.answer(&load, path, query))
-                        };
-                        servers.spawn(serve(listener, respond, meter.clone(), stop.clone()));
-                    }
-                }
+                places.insert(host, Place::Pod { load, health });
             }
             if plan.gateways {
-                let (listener, address) = bind().await?;
-                member.gateway = Some(address);
-                let (held, pool) = (member.held.clone(), format!("{}-inferencepool", member.name));
-                let respond = move |_: &str, _: Option<&str>| {
-                    let held = held.load(Ordering::Relaxed) as usize;
-                    Some(Answer::page(gateway::page(&pool, Some(held), 0)))
-                };
-                servers.spawn(serve(listener, respond, meter.clone(), stop.clone()));
+                let host = next()?;
+                member.gateway = Some((host, port).into());
+                let pool = format!("{}-inferencepool", member.name);
+                places.insert(host, Place::Gateway { held: member.held.clone(), pool });
             }
             members.push(member);
         }
-        Ok(Self { members, meter, _servers: servers })
+        let (meter, mut server) = (Arc::new(Meter::default()), JoinSet::new());
+        server.spawn(serve(listener, places, Pages::new(plan.pages), meter.clone()));
+        Ok(Self { members, meter, _server: server, _refusing: refusing })
     }
 
     /// The endpoints file of the fleet: every pod is ready, since the given moment.
@@ -175,6 +191,16 @@ impl Fleet {
     }
 }
 
+/// A socket on every loopback address, and on no other.
+fn on_loopback() -> io::Result<TcpSocket> {
+    let socket = TcpSocket::new_v4()?;
+    // All of 127.0.0.0/8 are addresses of this interface.
+    #[cfg(target_os = "linux")]
+    socket.bind_device(Some(b"lo"))?;
+    socket.bind((Ipv4Addr::UNSPECIFIED, 0).into())?;
+    Ok(socket)
+}
+
 /// 127.16.0.1 and on; the hosts 0 and 255 of each network are left out.
 fn loopback_addresses() -> impl Iterator<Item = Ipv4Addr> {
     (16..=255)
@@ -182,43 +208,6 @@ fn loopback_addresses() -> impl Iterator<Item = Ipv4Addr> {
             (0..=255).flat_map(move |third| (1..=254).map(move |host| [127, second, third, host]))
         })
         .map(Ipv4Addr::from)
-}
-
-async fn reset(listener: TcpListener) {
-    loop {
-        // What was sent is left unread, so that closing is a reset.
-        drop(listener.accept().await);
-    }
-}
-
-/// The pages that were asked for so far, compiled.
-#[derive(Debug)]
-struct Pages {
-    template: Template,
-    compiled: Mutex<HashMap<String, Arc<Page>>>,
-}
-
-impl Pages {
-    fn new() -> Self {
-        Self { template: Template::recorded("model"), compiled: Mutex::default() }
-    }
-
-    fn answer(&self, load: &Load, path: &str, query: Option<&str>) -> Answer {
-        // vLLM filters on the path with the slash only.
-        let query = query.filter(|_| path.ends_with('/')).unwrap_or_default();
-        let page = {
-            let mut compiled = self.compiled.lock().unwrap_or_else(PoisonError::into_inner);
-            compiled.get(query).cloned().unwrap_or_else(|| {
-                let names = query_values(query, "name[]");
-                let filter = (!names.is_empty()).then_some(names.as_slice());
-                let moves = |slot| matches!(slot, Slot::Waiting | Slot::Running | Slot::KvUsage);
-                let page = Arc::new(self.template.compile(filter, moves));
-                compiled.insert(query.into(), page.clone());
-                page
-            })
-        };
-        Answer::page(page.render(|slot| load.value(slot)))
-    }
 }
 
 #[cfg(test)]
@@ -232,10 +221,11 @@ mod tests {
         client.get(format!("http://{address}{path}")).send().await?.text().await
     }
 
+    const PLAN: Plan = Plan { inference_sets: 2, endpoints_each: 2, gateways: true, pages: Filtering::Works };
+
     #[tokio::test]
     async fn values_move_where_they_are_moved() {
-        let plan = Plan { inference_sets: 2, endpoints_each: 2, gateways: true };
-        let fleet = Fleet::start(plan, |_| Health::Serves).await.unwrap();
+        let fleet = Fleet::start(PLAN, |_| Health::Serves).unwrap();
         fleet.members[1].loads[0].set(7, 16);
         fleet.members[1].held.store(3, Ordering::Relaxed);
         let filter = "/metrics/?name[]=vllm:num_requests_waiting&name[]=vllm:kv_cache_usage_perc";
@@ -246,13 +236,24 @@ mod tests {
         let gateway = get(fleet.members[1].gateway.unwrap(), "/metrics").await.unwrap();
         assert!(gateway.contains("inference_pool=\"model-1-inferencepool\"") && gateway.contains("} 3\n"));
         assert_eq!((fleet.meter.read().filtered, fleet.meter.read().plain), (2, 2));
+        assert_eq!(fleet.members[1].loads[0].take_arrivals().len(), 2);
+        assert_eq!(fleet.members[1].loads[0].take_arrivals().len(), 0);
+    }
+
+    #[tokio::test]
+    async fn without_a_filter_there_are_whole_pages_only() {
+        let plan = Plan { pages: Filtering::GivesNothing, ..PLAN };
+        let fleet = Fleet::start(plan, |_| Health::Serves).unwrap();
+        let address = fleet.members[0].addresses[0];
+        assert_eq!(get(address, "/metrics/?name[]=vllm:num_requests_waiting").await.unwrap(), "");
+        assert!(get(address, "/metrics").await.unwrap().len() > 45_000);
     }
 
     #[tokio::test]
     async fn the_sick_are_sick_in_their_own_way() {
-        let plan = Plan { inference_sets: 1, endpoints_each: 4, gateways: false };
+        let plan = Plan { inference_sets: 1, endpoints_each: 4, ..PLAN };
         let conditions = [Health::Serves, Health::Hangs, Health::Refuses, Health::Resets];
-        let fleet = Fleet::start(plan, |number| conditions[number]).await.unwrap();
+        let fleet = Fleet::start(plan, |number| conditions[number]).unwrap();
         let [serves, hangs, refuses, resets] = fleet.members[0].addresses[..] else {
             panic!("four endpoints")
         };
@@ -265,8 +266,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_listing_has_every_endpoint_at_an_address_of_its_own() {
-        let plan = Plan { inference_sets: 3, endpoints_each: 100, gateways: false };
-        let fleet = Fleet::start(plan, |_| Health::Serves).await.unwrap();
+        let plan = Plan { inference_sets: 3, endpoints_each: 100, ..PLAN };
+        let fleet = Fleet::start(plan, |_| Health::Serves).unwrap();
         let listing = fleet.listing(Moment::from_unix(Duration::ZERO));
         let endpoints = listing.inference_sets.iter().flat_map(|set| &set.endpoints);
         let mut hosts: Vec<_> = endpoints.filter_map(|endpoint| Some(endpoint.address?.ip())).collect();

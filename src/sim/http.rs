@@ -57,7 +57,7 @@ pub struct Scrapes {
 }
 
 impl Meter {
-    fn count(&self, query: Option<&str>, bytes: usize) {
+    pub(super) fn count(&self, query: Option<&str>, bytes: usize) {
         let kind = if query.is_some_and(|query| !query.is_empty()) { &self.filtered } else { &self.plain };
         kind.fetch_add(1, Ordering::Relaxed);
         self.bytes.fetch_add(bytes as u64, Ordering::Relaxed);

@@ -1,28 +1,40 @@
 //! What an InferenceSet's annotations come to, given the InferenceSet.
 
 use super::{Annotations, Source, Warning, parse};
-use crate::core::problem::Problems;
-
-/// [`Facts::gateway_readable`] in this release. Only the replica that KEDA calls scrapes gateways, so
-/// that the one that leads cannot know whether a gateway answers or asks for a token; and a model
-/// that went to zero under one that cannot be read would never wake.
-pub const GATEWAY_READABLE: bool = false;
+use crate::core::{problem::Problems, wake::Readability};
 
 /// What has to be known of an InferenceSet besides its annotations.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Facts {
     /// `spec.nodeCountLimit`; 0 is none.
     pub node_count_limit: u32,
     /// The nodes that one replica takes: `status.targetNodeCount` of a child Workspace that
     /// has one. `None` until a Workspace says so.
     pub nodes_per_replica: Option<u32>,
-    /// Whether the gateway that holds requests at zero replicas is known to let its metrics be
-    /// read ([`GATEWAY_READABLE`]): else nothing would wake the model.
-    pub gateway_readable: bool,
+    /// What is known of the source that would wake it at zero replicas.
+    pub wake: Wake,
+    /// Whether its ScaledObject goes to zero as it is.
+    pub goes_to_zero: bool,
     /// Whether its ScaledObject was made by the replaced scaler and is still to be taken over.
     pub adopting: bool,
     /// `spec.roles[].replicas` of the `MultiRoleInference`, where it fixes them.
     pub fixed_replicas: Option<u32>,
+}
+
+/// What came of trying to read a wake-up source.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// Nothing yet; `overdue` where that should long have changed.
+    Untried {
+        overdue: bool,
+    },
+    Tried(Readability),
+}
+
+impl Default for Wake {
+    fn default() -> Self {
+        Self::Untried { overdue: false }
+    }
 }
 
 /// What to do for an InferenceSet.
@@ -119,13 +131,39 @@ pub fn decide<'a>(
     if min > max {
         return Decision::Refused(Refusal::InvalidReplicaRange { prefix, min, max });
     }
-    let to_zero = annotations.scale_to_zero && facts.gateway_readable;
-    if annotations.scale_to_zero && !to_zero {
-        warnings.push(Warning::NoWakeSource { annotation: format!("{prefix}scale-to-zero") });
+    let to_zero = annotations.scale_to_zero && may_sleep(facts);
+    if annotations.scale_to_zero
+        && let Some(why) = sleepless(&facts.wake)
+    {
+        let annotation = format!("{prefix}scale-to-zero");
+        let floor = if to_zero { 0 } else { min };
+        warnings.push(Warning::NoWakeSource { annotation, floor, why });
     }
     Decision::Provision {
         spec: ScalingSpec { annotations, replicas: Replicas { min, max, to_zero } },
         warnings,
+    }
+}
+
+/// Whether zero replicas are no trap: something would wake the model. As long as that is not
+/// known, things stay as they are: after a restart of ours, or with a new leader, a model that
+/// sleeps is not woken and one that is awake is not put to sleep.
+fn may_sleep(facts: &Facts) -> bool {
+    match &facts.wake {
+        Wake::Tried(readability) => *readability == Readability::Readable,
+        Wake::Untried { .. } => facts.goes_to_zero,
+    }
+}
+
+/// What is to be said of a wake-up source that can't be relied upon.
+#[must_use]
+pub fn sleepless(wake: &Wake) -> Option<String> {
+    match wake {
+        Wake::Tried(Readability::Readable) | Wake::Untried { overdue: false } => None,
+        Wake::Tried(Readability::Unreadable(obstacle)) => Some(obstacle.to_string()),
+        Wake::Untried { overdue: true } => {
+            Some("whether the wake-up source can be read is not known after a minute".to_owned())
+        }
     }
 }
 

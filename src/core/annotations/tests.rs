@@ -3,7 +3,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::trigger::{Combine, PolicyKind, PolicyMetric, policy};
+use crate::core::{
+    trigger::{Combine, PolicyKind, PolicyMetric, policy},
+    wake::{Obstacle, Readability},
+};
 
 /// What becomes of an InferenceSet with these annotations besides `auto-provision: "true"`.
 fn decided(annotations: &[(&str, &str)], facts: &Facts) -> Decision {
@@ -145,7 +148,7 @@ fn a_problem_names_its_annotation_what_it_holds_and_what_is_allowed() {
         (
             "wake-source",
             "epp.other:9090",
-            r#"wake-source is "epp.other:9090", but must be SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
+            r#"wake-source is "epp.other:9090", but must be SERVICE:PORT or https://SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
         ),
         (
             "scrape-interval",
@@ -293,25 +296,36 @@ fn more_replicas_than_nodes_is_possible_but_said() {
 }
 
 #[test]
-fn to_zero_only_with_a_gateway_that_can_be_read() {
-    let to_zero = ("scale-to-zero", "true");
-    let readable = Facts { gateway_readable: true, ..Facts::default() };
-    let (spec, said) = warnings(&[to_zero], &readable);
-    assert_eq!((spec.replicas.to_zero, said), (true, vec![]));
-    // To name a wake source is not to know that it can be read.
-    for annotations in [vec![to_zero], vec![to_zero, ("wake-source", "epp:9090")]] {
-        let (spec, said) = warnings(&annotations, &Facts::default());
-        assert_eq!(spec.replicas, Replicas { min: 1, max: 5, to_zero: false });
-        assert_eq!(
-            said,
-            [(
-                "NoWakeSource",
-                "scale-to-zero is true, but this release cannot yet make sure that the gateway, which would wake \
-                 the model, can be read; at least one replica is kept. A ScaledObject that you write yourself \
-                 may have minReplicaCount 0"
-                    .to_owned()
-            )]
-        );
+fn to_zero_only_where_something_is_known_to_wake_it() {
+    let unreadable = Readability::Unreadable(Obstacle("demo-epp:9090 answers 401".into()));
+    let untried = |overdue| Wake::Untried { overdue };
+    let event = |floor, why: &str| {
+        vec![("NoWakeSource", format!("scale-to-zero is true, and the floor stays at {floor}: {why}"))]
+    };
+    let unanswered = "whether the wake-up source can be read is not known after a minute";
+    // (known, goes to zero as it is, floor, said)
+    let cases = [
+        (Wake::Tried(Readability::Readable), false, true, vec![]),
+        (Wake::Tried(Readability::Readable), true, true, vec![]),
+        (Wake::Tried(unreadable.clone()), false, false, event(2, "demo-epp:9090 answers 401")),
+        (Wake::Tried(unreadable), true, false, event(2, "demo-epp:9090 answers 401")),
+        // Unknown is neither zero nor one: it stays as it is.
+        (untried(false), false, false, vec![]),
+        (untried(false), true, true, vec![]),
+        (untried(true), false, false, event(2, unanswered)),
+        (untried(true), true, true, event(0, unanswered)),
+    ];
+    for (wake, goes_to_zero, to_zero, expected) in cases {
+        let facts = Facts { wake, goes_to_zero, ..Facts::default() };
+        // To name a wake source is not to know that it can be read.
+        for named in [&[][..], &[("wake-source", "epp:9090")]] {
+            let (spec, said) =
+                warnings(&[&[("scale-to-zero", "true"), ("min-replicas", "2")], named].concat(), &facts);
+            assert_eq!(spec.replicas, Replicas { min: 2, max: 5, to_zero }, "{facts:?}");
+            assert_eq!(said, expected, "{facts:?}");
+        }
+        let (spec, said) = warnings(&[("min-replicas", "2")], &facts);
+        assert_eq!((spec.replicas.to_zero, said), (false, vec![]), "not opted in: {facts:?}");
     }
 }
 

@@ -1,5 +1,5 @@
-//! Where the endpoint picker of an InferenceSet's gateway answers, by the names that KAITO
-//! and its chart give.
+//! The Services behind which wake-up sources are: how KAITO and its chart name the endpoint
+//! picker's, and where a Service's port answers.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -12,8 +12,10 @@ use super::{Named, ObjectName};
 
 /// The label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
-/// The picker's port for metrics, by the name and number that its chart gives.
-const METRICS_PORT: (&str, u16) = ("http-metrics", 9090);
+/// The picker's port for metrics, and its name in the Service and its EndpointSlices, as its
+/// chart gives them.
+pub const METRICS_PORT: u16 = 9090;
+pub const METRICS_PORT_NAME: &str = "http-metrics";
 
 /// The InferencePool of the InferenceSet or MultiRoleInference `name`.
 #[must_use]
@@ -79,18 +81,77 @@ impl EndpointSliceObject {
         Some(ObjectName { namespace: self.metadata.namespace.clone(), name: service })
     }
 
-    /// Where a ready picker serves its metrics; of several, always the same one.
+    /// Its ready endpoint, and by name on which ports that answers; of several always the same
+    /// one.
     #[must_use]
-    pub fn metrics_address(&self) -> Option<SocketAddr> {
-        let (name, default) = METRICS_PORT;
-        let named = |port: &&SlicePort| port.name.as_deref() == Some(name);
-        let port = self.ports.iter().flatten().find(named).and_then(|port| port.port).unwrap_or(default);
+    pub fn slice(&self) -> Slice {
         // The API: an unknown condition is to be read as ready.
         let ready = |endpoint: &&SliceEndpoint| endpoint.conditions.ready.unwrap_or(true);
         let endpoints = self.endpoints.iter().flatten().filter(ready);
         let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
-        let ip = addresses.filter_map(|address| address.parse::<IpAddr>().ok()).min()?;
-        Some(SocketAddr::new(ip, port))
+        let ports = self.ports.iter().flatten();
+        Slice {
+            ip: addresses.filter_map(|address| address.parse().ok()).min(),
+            ports: ports
+                .filter_map(|port| Some((port.name.as_deref().unwrap_or_default().into(), port.port?)))
+                .collect(),
+        }
+    }
+}
+
+/// What is used of an EndpointSlice.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Slice {
+    pub ip: Option<IpAddr>,
+    /// By name, which is empty where a Service's only port has none: the port of the pods.
+    pub ports: Vec<(Arc<str>, u16)>,
+}
+
+impl Slice {
+    /// Where the port of this name answers.
+    #[must_use]
+    pub fn address(&self, port_name: &str) -> Option<SocketAddr> {
+        Some(SocketAddr::new(self.ip?, self.port(port_name)?))
+    }
+
+    #[must_use]
+    pub fn port(&self, name: &str) -> Option<u16> {
+        self.ports.iter().find(|(other, _)| **other == *name).map(|(_, port)| *port)
+    }
+}
+
+/// The fields of a Service that are used.
+#[derive(Clone, Debug, Deserialize)]
+pub struct ServiceObject {
+    metadata: Metadata,
+    #[serde(default)]
+    spec: ServiceSpec,
+}
+
+#[derive(Clone, Debug, Default, Deserialize)]
+struct ServiceSpec {
+    #[serde(default)]
+    ports: Option<Vec<ServicePortField>>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct ServicePortField {
+    name: Option<Arc<str>>,
+    port: u16,
+}
+
+impl ServiceObject {
+    /// Its ports by number, with their names; an empty name where there is only one.
+    #[must_use]
+    pub fn ports(&self) -> Vec<(u16, Arc<str>)> {
+        let ports = self.spec.ports.iter().flatten();
+        ports.map(|port| (port.port, port.name.clone().unwrap_or_default())).collect()
+    }
+}
+
+impl Named for ServiceObject {
+    fn object_name(&self) -> ObjectName {
+        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
     }
 }
 
@@ -147,13 +208,31 @@ mod tests {
             (json!([ready, other]), &ports, Some("10.0.0.9:9190")),
             (json!([starting]), &ports, None),
             (json!([unknown]), &ports, Some("[fd00::2]:9190")),
-            (json!([ready]), &json!([{"name": "grpc", "port": 9002}]), Some("10.0.0.9:9090")),
-            (json!([ready]), &json!(null), Some("10.0.0.9:9090")),
+            (json!([ready]), &json!([{"name": "grpc", "port": 9002}]), None),
+            (json!([ready]), &json!(null), None),
             (json!(null), &ports, None),
         ] {
             let slice = slice(&endpoints, ports);
-            assert_eq!(slice.metrics_address(), expected.map(|text| text.parse().unwrap()), "{endpoints}");
+            let address = slice.slice().address(METRICS_PORT_NAME);
+            assert_eq!(address, expected.map(|text| text.parse().unwrap()), "{endpoints}");
             assert_eq!(slice.service(), Some(ObjectName::new("team-a", "demo-inferencepool-epp")));
         }
+        let unnamed = slice(&json!([ready]), &json!([{"port": 8080}])).slice();
+        assert_eq!(unnamed.address(""), Some("10.0.0.9:8080".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_service_names_its_ports() {
+        let service = |spec: Value| {
+            let metadata = json!({"namespace": "team-a", "name": "epp"});
+            serde_json::from_value::<ServiceObject>(json!({"metadata": metadata, "spec": spec}))
+                .unwrap()
+                .ports()
+        };
+        let ports =
+            json!({"ports": [{"name": "grpc", "port": 9002, "targetPort": 1}, {"name": "web", "port": 80}]});
+        assert_eq!(service(ports), [(9002, "grpc".into()), (80, "web".into())]);
+        assert_eq!(service(json!({"ports": [{"port": 80}]})), [(80, "".into())]);
+        assert_eq!(service(json!({"type": "ExternalName"})), []);
     }
 }

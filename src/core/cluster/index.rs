@@ -1,4 +1,5 @@
-//! Folds lists and changes of pods, InferenceSets and EndpointSlices into fleet events.
+//! Folds lists and changes of pods, InferenceSets, EndpointSlices and Services into fleet
+//! events, and into the directory of where wake-up sources answer.
 //!
 //! Nothing is told before pods and InferenceSets have been listed once. From then on each
 //! change of what is used is told once, and a new list as the difference that it makes: an
@@ -14,13 +15,14 @@ use std::{
 
 use super::{
     Named, ObjectName,
-    gateway::{EndpointSliceObject, picker_service},
+    gateway::{EndpointSliceObject, METRICS_PORT, METRICS_PORT_NAME, ServiceObject, Slice},
     inference_set::InferenceSetObject,
     pod::{Member, PodObject},
 };
 use crate::core::{
     fleet::{Endpoint, FleetEvent, Gateway, InferenceSet},
     names::InferenceSetKey,
+    wake::{Directory, Missing, ServicePort, Source},
 };
 
 /// All that is known of the cluster, and what of it has changed since it was last told.
@@ -32,12 +34,47 @@ pub struct Index {
     endpoints: HashMap<InferenceSetKey, BTreeMap<Arc<str>, Endpoint>>,
     /// Whose each pod is: its labels may change, and a deletion must find it.
     owners: HashMap<ObjectName, InferenceSetKey>,
-    /// By slice: the Service it belongs to, and a ready endpoint's address.
-    slices: HashMap<ObjectName, (ObjectName, Option<SocketAddr>)>,
+    /// By Service, and by their names: a dual-stack Service has a slice for each family, and a
+    /// large one has several.
+    slices: HashMap<ObjectName, BTreeMap<Arc<str>, Slice>>,
+    /// Whose each slice is: a deletion must find it.
+    slice_owners: HashMap<ObjectName, ObjectName>,
+    /// By Service: its ports with their names.
+    services: HashMap<ObjectName, Vec<(u16, Arc<str>)>>,
+    listed: Listed,
+    /// Ports of Services, beside those of pickers, that somebody wants to read.
+    wanted: BTreeSet<ServicePort>,
+    /// The directory has changed since it was last taken.
+    directory_changed: bool,
     changed: BTreeSet<InferenceSetKey>,
-    pods_listed: bool,
-    sets_listed: bool,
     told: bool,
+}
+
+/// Of what all there is has been heard.
+#[derive(Debug, Default)]
+struct Listed {
+    pods: bool,
+    sets: bool,
+    /// A Service that was not in question then is not known yet.
+    slices: Option<Scope>,
+    services: bool,
+}
+
+/// The Services whose EndpointSlices a list is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Scope {
+    All,
+    /// Those of these names, in every namespace.
+    Named(BTreeSet<Arc<str>>),
+}
+
+impl Scope {
+    fn includes(&self, service: &ObjectName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.contains(&service.name),
+        }
+    }
 }
 
 /// What an InferenceSet itself says.
@@ -46,13 +83,13 @@ struct Facts {
     replicas: u32,
     ready_replicas: u32,
     pool: Arc<str>,
-    picker: ObjectName,
+    picker: Source,
 }
 
 impl Facts {
     fn of(set: &InferenceSetObject) -> Self {
         let pool = set.pool();
-        let picker = ObjectName { namespace: set.key().namespace, name: picker_service(&pool).into() };
+        let picker = Source::picker(&set.key().namespace, &pool);
         Self { replicas: set.replicas(), ready_replicas: set.ready_replicas(), pool: pool.into(), picker }
     }
 }
@@ -60,7 +97,7 @@ impl Facts {
 impl Index {
     /// All pods there are: those that are missing are gone.
     pub fn list_pods(&mut self, pods: &[PodObject]) {
-        self.pods_listed = true;
+        self.listed.pods = true;
         let listed: BTreeSet<_> = pods.iter().map(Named::object_name).collect();
         let gone: Vec<_> = self.owners.keys().filter(|pod| !listed.contains(*pod)).cloned().collect();
         for pod in &gone {
@@ -101,7 +138,7 @@ impl Index {
 
     /// All InferenceSets there are.
     pub fn list_sets(&mut self, sets: &[InferenceSetObject]) {
-        self.sets_listed = true;
+        self.listed.sets = true;
         let listed: BTreeSet<_> = sets.iter().map(InferenceSetObject::key).collect();
         let gone: Vec<_> = self.sets.keys().filter(|set| !listed.contains(*set)).cloned().collect();
         for set in gone {
@@ -115,7 +152,8 @@ impl Index {
     pub fn apply_set(&mut self, set: &InferenceSetObject) {
         let (key, facts) = (set.key(), Facts::of(set));
         if self.sets.get(&key) != Some(&facts) {
-            self.sets.insert(key.clone(), facts);
+            let before = self.sets.insert(key.clone(), facts);
+            self.directory_changed |= before.is_none_or(|before| before.pool != self.sets[&key].pool);
             self.changed.insert(key);
         }
     }
@@ -126,52 +164,97 @@ impl Index {
 
     fn forget_set(&mut self, set: InferenceSetKey) {
         if self.sets.remove(&set).is_some() {
+            self.directory_changed = true;
             self.changed.insert(set);
         }
     }
 
-    /// All EndpointSlices of endpoint pickers there are.
-    pub fn list_slices(&mut self, slices: &[EndpointSliceObject]) {
+    /// All EndpointSlices there are of the Services in `scope`.
+    pub fn list_slices(&mut self, scope: Scope, slices: &[EndpointSliceObject]) {
         let listed: BTreeSet<_> = slices.iter().map(Named::object_name).collect();
-        let gone: Vec<_> = self.slices.keys().filter(|slice| !listed.contains(*slice)).cloned().collect();
+        let gone: Vec<_> =
+            self.slice_owners.keys().filter(|slice| !listed.contains(*slice)).cloned().collect();
         for slice in &gone {
             self.delete_slice(slice);
         }
         for slice in slices {
             self.apply_slice(slice);
         }
+        self.directory_changed |= self.listed.slices.replace(scope.clone()) != Some(scope);
     }
 
     pub fn apply_slice(&mut self, slice: &EndpointSliceObject) {
         let name = slice.object_name();
-        let new = slice.service().map(|service| (service, slice.metrics_address()));
-        if self.slices.get(&name) == new.as_ref() {
-            return;
+        let Some(service) = slice.service() else { return self.delete_slice(&name) };
+        if self.slice_owners.get(&name).is_some_and(|owner| *owner != service) {
+            self.delete_slice(&name);
         }
-        self.delete_slice(&name);
-        if let Some((service, address)) = new {
-            if address.is_some() {
-                self.mark_sets_behind(&service);
-            }
-            self.slices.insert(name, (service, address));
+        let new = slice.slice();
+        let slices = self.slices.entry(service.clone()).or_default();
+        let is_first = slices.is_empty();
+        if slices.insert(name.name.clone(), new.clone()).as_ref() != Some(&new) {
+            self.directory_changed = true;
         }
+        if is_first {
+            self.mark_sets_behind(&service);
+        }
+        self.slice_owners.insert(name, service);
     }
 
     pub fn delete_slice(&mut self, slice: &ObjectName) {
-        if let Some((service, Some(_))) = self.slices.remove(slice) {
+        let Some(service) = self.slice_owners.remove(slice) else { return };
+        self.directory_changed = true;
+        let Some(slices) = self.slices.get_mut(&service) else { return };
+        slices.remove(&slice.name);
+        if slices.is_empty() {
+            self.slices.remove(&service);
             self.mark_sets_behind(&service);
         }
     }
 
-    fn mark_sets_behind(&mut self, picker: &ObjectName) {
-        let behind = self.sets.iter().filter(|(_, facts)| facts.picker == *picker);
+    fn mark_sets_behind(&mut self, service: &ObjectName) {
+        let is_behind =
+            |facts: &Facts| facts.picker.service().is_some_and(|picker| picker.service == *service);
+        let behind = self.sets.iter().filter(|(_, facts)| is_behind(facts));
         self.changed.extend(behind.map(|(set, _)| set.clone()));
+    }
+
+    /// All Services there are.
+    pub fn list_services(&mut self, services: &[ServiceObject]) {
+        self.directory_changed |= !mem::replace(&mut self.listed.services, true);
+        let listed: BTreeSet<_> = services.iter().map(Named::object_name).collect();
+        let gone: Vec<_> =
+            self.services.keys().filter(|service| !listed.contains(*service)).cloned().collect();
+        for service in &gone {
+            self.delete_service(service);
+        }
+        for service in services {
+            self.apply_service(service);
+        }
+    }
+
+    pub fn apply_service(&mut self, service: &ServiceObject) {
+        let ports = service.ports();
+        let before = self.services.insert(service.object_name(), ports.clone());
+        self.directory_changed |= before.as_ref() != Some(&ports);
+    }
+
+    pub fn delete_service(&mut self, service: &ObjectName) {
+        self.directory_changed |= self.services.remove(service).is_some();
+    }
+
+    /// The ports of Services that somebody wants to read, beside those of pickers.
+    pub fn want(&mut self, wanted: BTreeSet<ServicePort>) {
+        if self.wanted != wanted {
+            self.wanted = wanted;
+            self.directory_changed = true;
+        }
     }
 
     /// Whether all there is has been listed.
     #[must_use]
     pub fn is_complete(&self) -> bool {
-        self.pods_listed && self.sets_listed
+        self.listed.pods && self.listed.sets
     }
 
     /// What has changed since the last call: at first everything, in one step. Empty until
@@ -194,22 +277,83 @@ impl Index {
 
     fn inference_set(&self, key: &InferenceSetKey, facts: &Facts) -> InferenceSet {
         let endpoints = self.endpoints.get(key).into_iter().flat_map(BTreeMap::values);
-        // A dual-stack Service has a slice for each family, and a large one has several.
-        let pickers = self.slices.values().filter(|(service, _)| *service == facts.picker);
-        let picker = pickers.filter_map(|(_, address)| *address).min();
+        let is_there = |picker: &&Source| {
+            picker.service().is_some_and(|picker| self.slices.contains_key(&picker.service))
+        };
         InferenceSet {
             key: key.clone(),
             replicas: facts.replicas,
             ready_replicas: facts.ready_replicas,
             endpoints: endpoints.cloned().collect(),
-            gateway: picker.map(|address| Gateway { address, pool: facts.pool.clone() }),
+            gateway: Some(Gateway {
+                pool: facts.pool.clone(),
+                picker: Some(&facts.picker).filter(is_there).cloned(),
+            }),
         }
+    }
+
+    /// Every port that is looked up, those of pickers included.
+    fn looked_up(&self) -> BTreeSet<&ServicePort> {
+        let pickers = self.sets.values().filter_map(|facts| facts.picker.service());
+        pickers.chain(&self.wanted).collect()
     }
 
     /// The names of the Services whose EndpointSlices matter.
     #[must_use]
-    pub fn pickers(&self) -> BTreeSet<Arc<str>> {
-        self.sets.values().map(|facts| facts.picker.name.clone()).collect()
+    pub fn service_names(&self) -> BTreeSet<Arc<str>> {
+        self.looked_up().into_iter().map(|port| port.service.name.clone()).collect()
+    }
+
+    /// Whether some port can be found only by what its Service says, and not by the name that
+    /// the picker's chart gives it.
+    #[must_use]
+    pub fn needs_services(&self) -> bool {
+        self.looked_up().into_iter().any(|port| {
+            let has_slices = self.slices.contains_key(&port.service);
+            has_slices && self.conventional_name(port).is_none()
+        })
+    }
+
+    /// The directory, where it has changed since it was last taken.
+    pub fn take_directory(&mut self) -> Option<Directory> {
+        if !mem::take(&mut self.directory_changed) {
+            return None;
+        }
+        let places = self.looked_up().into_iter();
+        let places = places.filter_map(|port| Some((port.clone(), self.look_up(port)?)));
+        Some(Directory {
+            places: places.collect(),
+            pools: self.sets.iter().map(|(set, facts)| (set.clone(), facts.pool.clone())).collect(),
+        })
+    }
+
+    /// `None` while it cannot be known.
+    fn look_up(&self, port: &ServicePort) -> Option<Result<SocketAddr, Missing>> {
+        let Some(slices) = self.slices.get(&port.service) else {
+            let listed = self.listed.slices.as_ref()?.includes(&port.service);
+            return listed.then_some(Err(Missing::Service));
+        };
+        let name = match self.services.get(&port.service) {
+            Some(ports) => match ports.iter().find(|(number, _)| *number == port.port) {
+                Some((_, name)) => name,
+                None => return Some(Err(Missing::Port)),
+            },
+            None => match self.conventional_name(port) {
+                Some(name) => name,
+                None if self.listed.services => return Some(Err(Missing::Service)),
+                None => return None,
+            },
+        };
+        let addresses = slices.values().filter_map(|slice| slice.address(name));
+        Some(addresses.min().ok_or(Missing::Endpoint))
+    }
+
+    /// The name of the port where it is the one that the picker's chart gives.
+    fn conventional_name(&self, port: &ServicePort) -> Option<&'static str> {
+        let mut slices = self.slices.get(&port.service)?.values();
+        // An EndpointSlice without endpoints need not have ports.
+        let fits = |slice: &Slice| slice.ip.is_none() || slice.port(METRICS_PORT_NAME).is_some();
+        (port.port == METRICS_PORT && slices.all(fits)).then_some(METRICS_PORT_NAME)
     }
 }
 
@@ -243,8 +387,9 @@ mod tests {
         let labels = json!({"kubernetes.io/service-name": service});
         let metadata = json!({"namespace": "team-a", "name": name, "labels": labels});
         let addresses: Vec<_> = ip.into_iter().collect();
-        serde_json::from_value(json!({"metadata": metadata, "endpoints": [{"addresses": addresses}]}))
-            .unwrap()
+        let ports = json!([{"name": "http-metrics", "port": 9190}]);
+        let endpoints = json!([{"addresses": addresses}]);
+        serde_json::from_value(json!({"metadata": metadata, "endpoints": endpoints, "ports": ports})).unwrap()
     }
 
     fn key(name: &str) -> InferenceSetKey {
@@ -259,7 +404,8 @@ mod tests {
     fn told(index: &mut Index) -> Vec<String> {
         let set = |set: &InferenceSet| {
             let uids: Vec<_> = set.endpoints.iter().map(|endpoint| &*endpoint.uid.0).collect();
-            let gateway = set.gateway.as_ref().map(|gateway| format!(" @{}", gateway.address));
+            let picker = set.gateway.as_ref().and_then(|gateway| gateway.picker.as_ref());
+            let gateway = picker.map(|picker| format!(" @{picker}"));
             format!("{} {} [{}]{}", set.key.name, set.replicas, uids.join(" "), gateway.unwrap_or_default())
         };
         let event = |event: FleetEvent| match event {
@@ -367,20 +513,68 @@ mod tests {
         assert_eq!(told(&mut index), ["demo 2 []"]);
     }
 
+    fn port(service: &str, port: u16) -> ServicePort {
+        ServicePort { service: name(service), port }
+    }
+
+    fn scope(services: &[&str]) -> Scope {
+        Scope::Named(services.iter().map(|service| Arc::from(*service)).collect())
+    }
+
     #[test]
-    fn the_gateway_is_a_ready_picker_of_the_pool() {
+    fn a_picker_is_there_while_its_service_has_slices() {
         let mut index = index();
         let service = "chat-inferencepool-epp";
-        assert!(index.pickers().contains(service));
-        index.list_slices(&[slice(service, "v6", Some("fd00::1")), slice(service, "v4", Some("10.0.0.7"))]);
-        assert_eq!(told(&mut index), ["chat 0 [] @10.0.0.7:9090"]);
+        let at = port(service, 9090);
+        assert!(index.service_names().contains(service));
+        assert_eq!(index.take_directory().unwrap().places.get(&at), None, "not looked up yet");
+        index.list_slices(
+            scope(&[service]),
+            &[slice(service, "v6", Some("fd00::1")), slice(service, "v4", Some("10.0.0.7"))],
+        );
+        assert_eq!(told(&mut index), ["chat 0 [] @team-a/chat-inferencepool-epp:9090"]);
+        let place = |index: &mut Index| index.take_directory().unwrap().places.remove(&at);
+        assert_eq!(place(&mut index), Some(Ok("10.0.0.7:9190".parse().unwrap())));
         index.apply_slice(&slice(service, "v4", None));
-        assert_eq!(told(&mut index), ["chat 0 [] @[fd00::1]:9090"]);
+        assert_eq!(place(&mut index), Some(Ok("[fd00::1]:9190".parse().unwrap())));
+        index.apply_slice(&slice(service, "v6", None));
+        assert_eq!(place(&mut index), Some(Err(Missing::Endpoint)));
+        assert_eq!(told(&mut index), [""; 0], "it restarts");
+        assert_eq!(index.take_directory(), None, "nothing new");
         index.delete_slice(&name("v6"));
+        index.delete_slice(&name("v4"));
         assert_eq!(told(&mut index), ["chat 0 []"]);
+        assert_eq!(place(&mut index), Some(Err(Missing::Service)));
         index.apply_slice(&slice("unrelated", "other", Some("10.0.0.8")));
-        index.list_slices(&[]);
+        index.list_slices(Scope::All, &[]);
         assert_eq!(told(&mut index), [""; 0]);
+    }
+
+    #[test]
+    fn a_port_is_found_by_the_name_that_its_service_gives_it() {
+        let mut index = index();
+        let (web, other) = (port("epp", 80), port("epp", 81));
+        index.want(BTreeSet::from([web.clone(), other.clone()]));
+        assert!(index.service_names().contains("epp"));
+        assert!(!index.needs_services(), "there is nothing to look up");
+        index.list_slices(Scope::All, &[slice("epp", "x", Some("10.0.0.7"))]);
+        assert!(index.needs_services());
+        assert_eq!(index.take_directory().unwrap().places.get(&web), None);
+        let service = |port_name: &str| {
+            let ports = json!([{"name": port_name, "port": 80, "targetPort": 9190}]);
+            serde_json::from_value::<ServiceObject>(
+                json!({"metadata": {"namespace": "team-a", "name": "epp"}, "spec": {"ports": ports}}),
+            )
+            .unwrap()
+        };
+        index.list_services(&[service("http-metrics")]);
+        let places = index.take_directory().unwrap().places;
+        assert_eq!(places[&web], Ok("10.0.0.7:9190".parse().unwrap()));
+        assert_eq!(places[&other], Err(Missing::Port));
+        index.apply_service(&service("of-no-slice"));
+        assert_eq!(index.take_directory().unwrap().places[&web], Err(Missing::Endpoint));
+        index.delete_service(&name("epp"));
+        assert_eq!(index.take_directory().unwrap().places[&web], Err(Missing::Service));
     }
 
     #[derive(Clone, Debug)]

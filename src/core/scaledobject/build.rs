@@ -132,5 +132,11 @@ fn metadata(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Map<Stri
     if let Some(wake) = &annotations.wake_source {
         set("wakeSource", format!("{}:{}", wake.service, wake.port));
     }
+    if spec.replicas.to_zero {
+        // Also where it is the default: another trigger is another target, and a target starts
+        // with its hold time. So a model that was idle before it may go to zero has its whole
+        // cooldown first.
+        set("wakeReplicas", spec.replicas.min.to_string());
+    }
     metadata
 }

@@ -88,7 +88,7 @@ pub fn plan(
         let action = going.next().map_or(Action::Nothing, Action::Delete);
         return Plan { action, surplus: going.collect() };
     };
-    let kept = ours.iter().find(|object| !is_going(object) && !is_left_behind(object, owner)).copied();
+    let kept = ours.iter().find(|object| is_kept(object, owner)).copied();
     let surplus = ours
         .iter()
         .copied()
@@ -197,6 +197,11 @@ pub fn is_the_replaced_scalers(object: &Value, owner: &Owner) -> bool {
         && !is_left_behind(object, owner)
         && (!managed_fields::is_applied_only(object)
             || triggers.into_iter().flatten().any(|trigger| is_replaced_scalers(trigger, owner)))
+}
+
+/// Whether `object` is the one ScaledObject of `owner`, or would be if it were the only one.
+pub(super) fn is_kept(object: &Value, owner: &Owner) -> bool {
+    is_ours(object, owner) && !is_going(object) && !is_left_behind(object, owner)
 }
 
 /// Whether we, or the replaced scaler, made `object` for `owner` or for an InferenceSet of

@@ -3,8 +3,9 @@ use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::core::{
-    annotations::{Decision, Facts, ScalingSpec, Source, decide},
+    annotations::{Decision, Facts, ScalingSpec, Source, Wake, decide},
     trigger::Trigger,
+    wake::Readability,
 };
 
 const ADDRESS: &str = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450";
@@ -34,7 +35,8 @@ fn spec(annotations: &[(&str, &str)]) -> ScalingSpec {
         .map(|(key, text)| (format!("scaledobject.kaito.sh/{key}"), *text))
         .collect();
     let annotations = prefixed.iter().map(|(key, text)| (key.as_str(), *text));
-    match decide(Source::InferenceSet, annotations, &Facts { gateway_readable: true, ..Facts::default() }) {
+    let facts = Facts { wake: Wake::Tried(Readability::Readable), ..Facts::default() };
+    match decide(Source::InferenceSet, annotations, &facts) {
         Decision::Provision { spec, .. } => spec,
         other => panic!("{other:?}"),
     }

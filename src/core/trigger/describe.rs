@@ -35,7 +35,11 @@ impl Trigger {
         line("Active", &self.active());
         if let Some(wake) = &self.wake_source {
             let namespace = &self.inference_set.namespace;
-            line("Woken by", &format!("Service {} in {namespace}, port {}", wake.service, wake.port));
+            let over = if wake.protocol == Protocol::Https { ", over https" } else { "" };
+            line("Woken by", &format!("Service {} in {namespace}, port {}{over}", wake.service, wake.port));
+        }
+        if self.wake_replicas > 1 {
+            line("", &format!("pushed until {} replicas are wanted", self.wake_replicas));
         }
         text
     }

@@ -33,6 +33,7 @@ pub const KEYS: &[&str] = &[
     "activationThreshold",
     "activationHold",
     "wakeSource",
+    "wakeReplicas",
 ];
 
 /// Keys that others read: KEDA, and version 0.4 of the scaler that this one replaces.
@@ -86,6 +87,7 @@ fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Tr
     });
     let activation_hold = fields.duration("activationHold", WAIT);
     let wake_source = fields.read("wakeSource", WakeSource::ALLOWED, WakeSource::parse);
+    let wake_replicas = fields.integer("wakeReplicas", 1..=i32::MAX.unsigned_abs());
     Some(Trigger {
         inference_set: InferenceSetKey::new(namespace?, name?),
         page,
@@ -98,6 +100,7 @@ fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Tr
             hold: activation_hold.unwrap_or(ActivationRule::DEFAULT_HOLD),
         },
         wake_source,
+        wake_replicas: wake_replicas.unwrap_or(1),
     })
 }
 
@@ -148,14 +151,22 @@ fn port(text: &str) -> Option<u16> {
 }
 
 impl WakeSource {
-    pub const ALLOWED: &str = "SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port";
+    pub const ALLOWED: &str = "SERVICE:PORT or https://SERVICE:PORT, a Service in the InferenceSet's \
+                               namespace and its metrics port";
 
-    /// Reads `SERVICE:PORT`; `None` where `text` is something else.
+    /// Reads `SERVICE:PORT`, which may start with `http://` or `https://`; `None` where `text`
+    /// is something else.
     #[must_use]
     pub fn parse(text: &str) -> Option<Self> {
-        let (service, port_text) = text.split_once(':')?;
+        let (protocol, rest) = match text.split_once("://") {
+            None => (Protocol::Http, text),
+            Some(("http", rest)) => (Protocol::Http, rest),
+            Some(("https", rest)) => (Protocol::Https, rest),
+            Some(_) => return None,
+        };
+        let (service, port_text) = rest.split_once(':')?;
         let port = port(port_text)?;
-        is_label(service).then(|| Self { service: service.to_owned(), port })
+        is_label(service).then(|| Self { protocol, service: service.to_owned(), port })
     }
 }
 

@@ -55,6 +55,7 @@ fn absent_keys_take_their_defaults() {
             hold_while_in_flight: false,
             activation: ActivationRule { threshold: 0.0, hold: Duration::from_secs(30) },
             wake_source: None,
+            wake_replicas: 1,
         }
     );
 }
@@ -73,6 +74,7 @@ fn every_key_is_read() {
         ("activationThreshold", "2.5"),
         ("activationHold", "1m30s"),
         ("wakeSource", "demo-inferencepool-epp:9090"),
+        ("wakeReplicas", "3"),
         ("threshold", " 1e1 "),
     ])
     .unwrap();
@@ -89,7 +91,12 @@ fn every_key_is_read() {
             in_flight_deadline: Duration::from_secs(600),
             hold_while_in_flight: true,
             activation: ActivationRule { threshold: 2.5, hold: Duration::from_secs(90) },
-            wake_source: Some(WakeSource { service: "demo-inferencepool-epp".to_owned(), port: 9090 }),
+            wake_source: Some(WakeSource {
+                protocol: Protocol::Http,
+                service: "demo-inferencepool-epp".to_owned(),
+                port: 9090,
+            }),
+            wake_replicas: 3,
             ..plain()
         }
     );
@@ -242,12 +249,12 @@ fn a_problem_names_its_key_what_it_held_and_what_is_allowed() {
         (
             "wakeSource",
             "other.ns.svc:9090",
-            r#"wakeSource is "other.ns.svc:9090", but must be SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
+            r#"wakeSource is "other.ns.svc:9090", but must be SERVICE:PORT or https://SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
         ),
         (
             "wakeSource",
             "epp",
-            r#"wakeSource is "epp", but must be SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
+            r#"wakeSource is "epp", but must be SERVICE:PORT or https://SERVICE:PORT, a Service in the InferenceSet's namespace and its metrics port"#,
         ),
         ("quantile", "0.9", "quantile makes no sense here: it needs aggregation quantile"),
         ("policy", "[]", "policy makes no sense here: it needs aggregation policy"),

@@ -1,13 +1,17 @@
 //! Discovery from the Kubernetes API: pods of InferenceSets, the InferenceSets themselves,
-//! and the EndpointSlices of the endpoint pickers in front of them.
+//! and the Services of wake-up sources: the endpoint pickers in front of InferenceSets, and
+//! what triggers and annotations name.
 //!
 //! ```text
 //! feed: pods ────────────┐
 //! feed: InferenceSets ───┼─► index (pure, core::cluster) ─► FleetEvent
-//! feed: EndpointSlices ──┘         │
+//! feed: EndpointSlices ──┤         │  ▲           └───────► Directory
+//! feed: Services ────────┘         │  └─ Wants (what else is to be looked up)
 //!          ▲ which Services matter │
 //!          └───────────────────────┘
 //! ```
+//! Services are followed only where a source's port can't be found without them: it is not
+//! the one that the picker's chart gives.
 
 mod api_version;
 mod feed;
@@ -35,14 +39,16 @@ use self::{
 use crate::{
     core::{
         cluster::{
-            gateway::{EndpointSliceObject, SERVICE_NAME},
-            index::Index,
+            gateway::{EndpointSliceObject, SERVICE_NAME, ServiceObject},
+            index::{Index, Scope},
             inference_set::InferenceSetObject,
             pod::{CREATED_BY, PodObject},
         },
         fleet::FleetEvent,
+        wake::Directory,
     },
     readiness::{Gate, Gates},
+    wake::Wants,
 };
 
 /// Watches the cluster. Made before anything is served, so that its gates are closed by then.
@@ -59,7 +65,25 @@ pub struct Discovery {
 enum Change {
     Pods(News<PodObject>),
     Sets(News<InferenceSetObject>),
+    /// The Services whose EndpointSlices are listed next.
+    Scope(Scope),
     Slices(News<EndpointSliceObject>),
+    Services(News<ServiceObject>),
+}
+
+/// Where discovery tells and is told of Services.
+#[derive(Debug)]
+pub struct Lookup {
+    pub directory: watch::Sender<Arc<Directory>>,
+    pub wants: Wants,
+}
+
+/// What is followed because of what is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Needs {
+    /// The names of Services whose EndpointSlices matter.
+    slices_of: BTreeSet<Arc<str>>,
+    services: bool,
 }
 
 /// Changes that may wait for the index; a full queue slows the watches down.
@@ -75,22 +99,23 @@ impl Discovery {
         }
     }
 
-    /// Tells `events` of the fleet until `cancel`. Nothing ends it: what fails is tried again,
-    /// and what is missing is waited for.
-    pub async fn run(self, events: mpsc::Sender<FleetEvent>, cancel: CancellationToken) {
+    /// Tells `events` of the fleet, and `lookup` of Services, until `cancel`. Nothing ends it:
+    /// what fails is tried again, and what is missing is waited for.
+    pub async fn run(self, events: mpsc::Sender<FleetEvent>, lookup: Lookup, cancel: CancellationToken) {
         let Self { client, kaito, fleet } = self;
         let (changes, inbox) = mpsc::channel(CHANGES);
-        let (pickers, wanted) = watch::channel(BTreeSet::new());
+        let (needs, needed) = watch::channel(Needs::default());
         let feeds = async {
             tokio::join!(
                 Feed::new(client.clone(), pods(), changes.clone(), Change::Pods).follow(),
                 follow_sets(&client, &changes, kaito),
-                follow_slices(&client, &changes, wanted),
+                follow_slices(&client, &changes, needed.clone()),
+                follow_services(&client, &changes, needed),
             )
         };
         tokio::select! {
             () = cancel.cancelled() => {}
-            () = fold(inbox, pickers, events, fleet) => {}
+            () = fold(inbox, needs, events, lookup, fleet) => {}
             _ = feeds => {}
         }
     }
@@ -140,20 +165,19 @@ const GATHER: Duration = Duration::from_secs(1);
 const MOST_NAMES: usize = 100;
 
 /// Follows the EndpointSlices of the Services that are wanted, and anew when more are.
-async fn follow_slices(
-    client: &Client,
-    changes: &mpsc::Sender<Change>,
-    mut wanted: watch::Receiver<BTreeSet<Arc<str>>>,
-) {
+async fn follow_slices(client: &Client, changes: &mpsc::Sender<Change>, mut needed: watch::Receiver<Needs>) {
     loop {
-        let names = wanted.borrow_and_update().clone();
+        let names = needed.borrow_and_update().slices_of.clone();
         let follow = async {
             if names.is_empty() {
                 std::future::pending::<()>().await;
             }
-            Feed::new(client.clone(), slices(&names), changes.clone(), Change::Slices).follow().await;
+            let (collection, scope) = slices(&names);
+            if changes.send(Change::Scope(scope)).await.is_ok() {
+                Feed::new(client.clone(), collection, changes.clone(), Change::Slices).follow().await;
+            }
         };
-        let more_wanted = wanted.wait_for(|wanted| !wanted.is_subset(&names));
+        let more_wanted = needed.wait_for(|needed| !needed.slices_of.is_subset(&names));
         tokio::select! {
             more = more_wanted => if more.is_err() { return },
             () = follow => return,
@@ -162,43 +186,76 @@ async fn follow_slices(
     }
 }
 
-fn slices(services: &BTreeSet<Arc<str>>) -> Collection {
-    let labels = if services.len() > MOST_NAMES {
-        SERVICE_NAME.to_owned()
+fn slices(services: &BTreeSet<Arc<str>>) -> (Collection, Scope) {
+    let (labels, scope) = if services.len() > MOST_NAMES {
+        (SERVICE_NAME.to_owned(), Scope::All)
     } else {
         let names: Vec<_> = services.iter().map(AsRef::as_ref).collect();
-        format!("{SERVICE_NAME} in ({})", names.join(","))
+        (format!("{SERVICE_NAME} in ({})", names.join(",")), Scope::Named(services.clone()))
     };
-    Collection {
+    let collection = Collection {
         what: "EndpointSlices",
         path: "/apis/discovery.k8s.io/v1/endpointslices".to_owned(),
         labels: Some(labels),
         may_be_missing: false,
+    };
+    (collection, scope)
+}
+
+/// Follows Services once they are needed, and from then on.
+async fn follow_services(
+    client: &Client,
+    changes: &mpsc::Sender<Change>,
+    mut needed: watch::Receiver<Needs>,
+) {
+    if needed.wait_for(|needed| needed.services).await.is_err() {
+        return;
     }
+    let collection = Collection {
+        what: "Services",
+        path: "/api/v1/services".to_owned(),
+        labels: None,
+        may_be_missing: false,
+    };
+    Feed::new(client.clone(), collection, changes.clone(), Change::Services).follow().await;
 }
 
 /// Folds changes into the index and tells what comes of them, in batches: a rollout changes
 /// one InferenceSet many times in a moment.
 async fn fold(
     mut inbox: mpsc::Receiver<Change>,
-    pickers: watch::Sender<BTreeSet<Arc<str>>>,
+    needs: watch::Sender<Needs>,
     events: mpsc::Sender<FleetEvent>,
+    lookup: Lookup,
     gate: Gate,
 ) {
+    let Lookup { directory, wants } = lookup;
+    let mut wanted = wants.follow();
     let mut index = Index::default();
+    let mut scope = Scope::All;
     let mut pulse = Pulse::new();
     let mut gate = Some(gate);
     let mut batch = Vec::with_capacity(CHANGES);
-    while inbox.recv_many(&mut batch, CHANGES).await > 0 {
+    loop {
+        tokio::select! {
+            count = inbox.recv_many(&mut batch, CHANGES) => if count == 0 { return },
+            // `wants` lives here too, so this does not end.
+            _ = wanted.changed() => {}
+        }
+        index.want(wanted.borrow_and_update().values().flatten().cloned().collect());
         let now = Instant::now();
         for change in batch.drain(..) {
             match change {
                 Change::Pods(_) => pulse.beat(Source::Pods),
                 Change::Sets(_) => pulse.beat(Source::InferenceSets),
                 // A gateway adds to what is known of the fleet; its absence takes nothing away.
-                Change::Slices(_) => {}
+                Change::Slices(_) | Change::Services(_) | Change::Scope(_) => {}
             }
-            apply(&mut index, change);
+            apply(&mut index, &mut scope, change);
+        }
+        // Before the fleet, so that whoever is told of a picker finds it.
+        if let Some(news) = index.take_directory() {
+            directory.send_replace(Arc::new(news));
         }
         for event in index.take_events() {
             if events.send(event).await.is_err() {
@@ -214,16 +271,17 @@ async fn fold(
         if pulse.is_due(now) && events.send(FleetEvent::Alive).await.is_err() {
             return;
         }
-        pickers.send_if_modified(|current| {
-            let wanted = index.pickers();
-            let news = *current != wanted;
-            *current = wanted;
+        needs.send_if_modified(|current| {
+            let services = current.services || index.needs_services();
+            let needed = Needs { slices_of: index.service_names(), services };
+            let news = *current != needed;
+            *current = needed;
             news
         });
     }
 }
 
-fn apply(index: &mut Index, change: Change) {
+fn apply(index: &mut Index, scope: &mut Scope, change: Change) {
     match change {
         Change::Pods(News::Listed(pods)) => index.list_pods(&pods),
         Change::Pods(News::Applied(pod)) => index.apply_pod(&pod),
@@ -231,9 +289,16 @@ fn apply(index: &mut Index, change: Change) {
         Change::Sets(News::Listed(sets)) => index.list_sets(&sets),
         Change::Sets(News::Applied(set)) => index.apply_set(&set),
         Change::Sets(News::Deleted(set)) => index.delete_set(&set),
-        Change::Slices(News::Listed(slices)) => index.list_slices(&slices),
+        Change::Scope(next) => *scope = next,
+        Change::Slices(News::Listed(slices)) => index.list_slices(scope.clone(), &slices),
         Change::Slices(News::Applied(slice)) => index.apply_slice(&slice),
         Change::Slices(News::Deleted(slice)) => index.delete_slice(&slice),
-        Change::Pods(News::Heard) | Change::Sets(News::Heard) | Change::Slices(News::Heard) => {}
+        Change::Services(News::Listed(services)) => index.list_services(&services),
+        Change::Services(News::Applied(service)) => index.apply_service(&service),
+        Change::Services(News::Deleted(service)) => index.delete_service(&service),
+        Change::Pods(News::Heard)
+        | Change::Sets(News::Heard)
+        | Change::Slices(News::Heard)
+        | Change::Services(News::Heard) => {}
     }
 }

@@ -220,18 +220,3 @@ async fn the_roles_of_a_multi_role_inference_are_scaled_one_by_one() {
     server.until(|server| server.count("ScaledObject") == 0).await;
     world.stop().await;
 }
-
-#[tokio::test(start_paused = true)]
-async fn nothing_goes_to_zero_while_nobody_knows_that_it_would_wake() {
-    let server = cluster();
-    server.put(inference_set("demo", &[("scale-to-zero", "true"), ("wake-source", "epp:9090")]));
-    let world = World::leading(&server);
-    let made = world.made().await;
-    assert_eq!((&made["spec"]["minReplicaCount"], made["spec"].get("idleReplicaCount")), (&json!(1), None));
-    assert!(world.events(1).await[0].starts_with("NoWakeSource InferenceSet/demo: "));
-    assert_eq!(world.problems("NoWakeSource"), "1");
-    // Nor by an edit.
-    server.edit("ScaledObject", "team-a", "demo", |object| object["spec"]["minReplicaCount"] = 0.into());
-    world.holds("/spec/minReplicaCount", &json!(1)).await;
-    world.stop().await;
-}

@@ -13,7 +13,8 @@ use tokio::{
 
 use super::{
     super::{
-        DEFAULT_MAX_BODY, Fetch, Outcome, PageClient, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport,
+        Connection, DEFAULT_MAX_BODY, Fetch, Outcome, PageClient, ScrapeError, ScrapePlan, ScrapePool,
+        ScrapeReport,
     },
     id, page_of, plan, wanted,
 };
@@ -47,14 +48,36 @@ async fn scrape(address: SocketAddr, change: impl Fn(&mut ScrapePlan), count: us
     received
 }
 
-/// Fetches once from `behaviour`, with 64 KiB for the page and on a connection that the
-/// caller believes `reused`.
-async fn fetch(behaviour: Behaviour, reused: bool) -> (Result<(), ScrapeError>, Hits) {
-    let server = Fixture::start(behaviour).await.unwrap();
-    let url: Url = format!("http://{}/metrics", server.address()).parse().unwrap();
-    let client = PageClient::new(64 * 1024).unwrap();
-    let result = client.fetch(&url, reused, &mut Vec::new()).await;
-    (result, server.hits())
+/// Who fetches: the client for plaintext to an address, and the general one.
+#[derive(Clone, Copy, Debug)]
+enum By {
+    Address,
+    Name,
+}
+
+impl By {
+    const BOTH: [Self; 2] = [Self::Address, Self::Name];
+
+    /// Fetches from `behaviour`, with 64 KiB for the page, on a fresh connection or on one
+    /// that was used before. The hits are those of this fetch alone.
+    async fn fetch(self, behaviour: Behaviour, reused: bool) -> (Result<usize, ScrapeError>, Hits) {
+        let server = Fixture::start(Behaviour::Vllm { page: vllm_page(3, 2, 0.5) }).await.unwrap();
+        let host = match self {
+            Self::Address => "127.0.0.1",
+            Self::Name => "localhost",
+        };
+        let url: Url = format!("http://{host}:{}/metrics", server.address().port()).parse().unwrap();
+        let (client, mut connection) = (PageClient::new(64 * 1024).unwrap(), Connection::default());
+        if reused {
+            client.fetch(&mut connection, &url).await.unwrap();
+        }
+        let before = server.hits();
+        server.become_one_that(behaviour);
+        let result = client.fetch(&mut connection, &url).await.map(|page| page.len());
+        let Hits { filtered, plain, connections } = server.hits();
+        let connections = connections - before.connections;
+        (result, Hits { filtered, plain: plain - before.plain, connections })
+    }
 }
 
 #[tokio::test]
@@ -182,13 +205,58 @@ async fn a_reused_connection_that_breaks_is_replaced_within_the_scrape() {
 
 #[tokio::test]
 async fn what_breaks_after_the_first_byte_or_on_a_fresh_connection_is_not_tried_again() {
-    let (result, hits) = fetch(Behaviour::ResetsMidBody, true).await;
-    assert_eq!((result, hits.plain), (Err(ScrapeError::Broken), 1));
-    let drops_all = Behaviour::DropsUnanswered;
-    let (result, hits) = fetch(drops_all.clone(), false).await;
-    assert_eq!((result, hits.plain), (Err(ScrapeError::Broken), 1));
-    let (result, hits) = fetch(drops_all, true).await;
-    assert_eq!((result, hits.plain), (Err(ScrapeError::Broken), 2), "once more, not for ever");
+    for by in By::BOTH {
+        let (result, hits) = by.fetch(Behaviour::ResetsMidBody, true).await;
+        assert_eq!((result, hits.plain, hits.connections), (Err(ScrapeError::Broken), 1, 0), "{by:?}");
+        let drops_all = Behaviour::DropsUnanswered;
+        let (result, hits) = by.fetch(drops_all.clone(), false).await;
+        assert_eq!((result, hits.plain, hits.connections), (Err(ScrapeError::Broken), 1, 1), "{by:?}");
+        let (result, hits) = by.fetch(drops_all, true).await;
+        assert_eq!(
+            (result, hits.plain, hits.connections),
+            (Err(ScrapeError::Broken), 2, 1),
+            "{by:?}: once more, not for ever"
+        );
+    }
+}
+
+#[tokio::test]
+async fn an_error_that_is_short_keeps_the_connection() {
+    let server = Fixture::start(Behaviour::Status(503)).await.unwrap();
+    let url: Url = format!("http://{}/metrics", server.address()).parse().unwrap();
+    let (client, mut connection) = (client(), Connection::default());
+    for _ in 0..3 {
+        let failed = client.fetch(&mut connection, &url).await.err();
+        assert_eq!(failed, Some(ScrapeError::Status(503)));
+    }
+    assert_eq!(server.hits().connections, 1);
+}
+
+/// What a task would take for the answer to its next request.
+#[tokio::test]
+async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url: Url = format!("http://{}/metrics", listener.local_addr().unwrap()).parse().unwrap();
+    let answer = |page: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+    let (client, mut connection) = (client(), Connection::default());
+    let serve = async |page: &str| {
+        let mut stream = listener.accept().await.unwrap().0;
+        let mut request = Vec::new();
+        while !request.ends_with(b"\r\n\r\n") {
+            stream.read_buf(&mut request).await.unwrap();
+        }
+        stream.write_all(answer(page).as_bytes()).await.unwrap();
+        stream
+    };
+    let (page, mut stream) = tokio::join!(client.fetch(&mut connection, &url), serve("first"));
+    assert_eq!(&*page.unwrap(), b"first");
+    stream.write_all(b"HTTP/1.1 408 x\r\n\r\n").await.unwrap();
+    // Until the client's side has seen it.
+    while connection.is_alive() {
+        tokio::task::yield_now().await;
+    }
+    let (page, _) = tokio::join!(client.fetch(&mut connection, &url), serve("second"));
+    assert_eq!(&*page.unwrap(), b"second");
 }
 
 #[tokio::test]
@@ -196,9 +264,12 @@ async fn a_page_over_the_limit_is_cut_off() {
     // Announced or not, and exactly at the limit.
     let page_of = |bytes: usize| Behaviour::Vllm { page: "#".repeat(bytes).into() };
     let limit = 64 * 1024;
-    assert_eq!(fetch(page_of(limit), false).await.0, Ok(()));
-    assert_eq!(fetch(page_of(limit + 1), false).await.0, Err(ScrapeError::TooLarge { limit }));
-    assert_eq!(fetch(Behaviour::NeverEnds, false).await.0, Err(ScrapeError::TooLarge { limit }));
+    for by in By::BOTH {
+        assert_eq!(by.fetch(page_of(limit), false).await.0, Ok(limit), "{by:?}");
+        let too_large = Err(ScrapeError::TooLarge { limit });
+        assert_eq!(by.fetch(page_of(limit + 1), false).await.0, too_large, "{by:?}");
+        assert_eq!(by.fetch(Behaviour::NeverEnds, false).await.0, too_large, "{by:?}");
+    }
 }
 
 #[tokio::test]

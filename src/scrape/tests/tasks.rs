@@ -13,7 +13,7 @@ use tokio::{
 };
 
 use super::{
-    super::{Fetch, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
+    super::{Fetch, Page, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
     id, plan, wanted,
 };
 use crate::{
@@ -79,8 +79,9 @@ impl Scripted {
 }
 
 impl Fetch for Scripted {
-    async fn fetch(&self, url: &Url, _reused: bool, body: &mut Vec<u8>) -> Result<(), ScrapeError> {
-        body.clear();
+    type Connection = ();
+
+    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
         let kind = if url.as_str().contains("name[]=") { Filtered } else { Plain };
         let request = Request { at: Instant::now(), url: url.clone(), kind };
         self.requests.lock().unwrap().push(request.clone());
@@ -95,8 +96,7 @@ impl Fetch for Scripted {
             Reply::Hangs => std::future::pending().await,
             Reply::Panics => panic!("a bug"),
         };
-        body.extend_from_slice(page.as_bytes());
-        Ok(())
+        Ok(Page::from(page.as_bytes().to_vec()))
     }
 }
 

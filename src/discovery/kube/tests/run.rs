@@ -1,10 +1,10 @@
 //! All of discovery: what the aggregator is told, and when the process counts as ready.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::JoinSet,
     time::{Instant, timeout},
 };
@@ -15,9 +15,14 @@ use super::{
     inference_set, logs, pod,
 };
 use crate::{
-    core::fleet::{FleetEvent, InferenceSet},
-    discovery::kube::Discovery,
+    core::{
+        cluster::ObjectName,
+        fleet::{FleetEvent, InferenceSet},
+        wake::{Directory, Missing, ServicePort},
+    },
+    discovery::kube::{Discovery, Lookup},
     readiness::{Gates, Readiness},
+    wake::Wants,
 };
 
 const PODS: &str = "/api/v1/pods";
@@ -31,6 +36,8 @@ struct Rig {
     api: FakeApi,
     events: mpsc::Receiver<FleetEvent>,
     readiness: Readiness,
+    directory: watch::Receiver<Arc<Directory>>,
+    wants: Wants,
     cancel: CancellationToken,
     running: JoinSet<()>,
 }
@@ -42,8 +49,11 @@ impl Rig {
         let (sender, events) = mpsc::channel(64);
         let cancel = CancellationToken::new();
         let mut running = JoinSet::new();
-        running.spawn(Discovery::new(client, &gates).run(sender, cancel.clone()));
-        Self { api, events, readiness: gates.readiness(), cancel, running }
+        let (directory, wants) = (watch::Sender::default(), Wants::default());
+        let follow = directory.subscribe();
+        let lookup = Lookup { directory, wants: wants.clone() };
+        running.spawn(Discovery::new(client, &gates).run(sender, lookup, cancel.clone()));
+        Self { api, events, readiness: gates.readiness(), directory: follow, wants, cancel, running }
     }
 
     /// With v1beta1, one InferenceSet, and what is given as pods, all told.
@@ -63,6 +73,25 @@ impl Rig {
         event.expect("discovery has ended")
     }
 
+    /// Where a port of a Service in team-a is, once that is known.
+    async fn found(&mut self, service: &str, port: u16) -> Result<SocketAddr, Missing> {
+        let port = ServicePort { service: ObjectName::new("team-a", service), port };
+        let known = self.directory.wait_for(|directory| directory.places.contains_key(&port));
+        timeout(LONGEST, known).await.expect("it stays unknown").unwrap().places[&port]
+    }
+
+    /// The same, once it is something else than `before`.
+    async fn found_other(
+        &mut self,
+        service: &str,
+        port: u16,
+        before: Result<SocketAddr, Missing>,
+    ) -> Result<SocketAddr, Missing> {
+        let port = ServicePort { service: ObjectName::new("team-a", service), port };
+        let changed = self.directory.wait_for(|directory| directory.places.get(&port) != Some(&before));
+        timeout(LONGEST, changed).await.expect("it stays as it is").unwrap().places[&port]
+    }
+
     /// The next event in a line; signs of life are passed over.
     async fn event(&mut self) -> String {
         loop {
@@ -80,7 +109,8 @@ impl Rig {
 
 fn line(set: &InferenceSet) -> String {
     let uids: Vec<_> = set.endpoints.iter().map(|endpoint| &*endpoint.uid.0).collect();
-    let gateway = set.gateway.as_ref().map(|gateway| format!(" {} @{}", gateway.pool, gateway.address));
+    let picker = set.gateway.as_ref().and_then(|gateway| Some((&gateway.pool, gateway.picker.as_ref()?)));
+    let gateway = picker.map(|(pool, picker)| format!(" {pool} @{picker}"));
     format!("{} {} [{}]{}", set.key.name, set.replicas, uids.join(" "), gateway.unwrap_or_default())
 }
 
@@ -227,8 +257,11 @@ async fn the_gateway_is_found_by_the_name_of_its_service() {
     list.asks(&[("labelSelector", Some("kubernetes.io/service-name in (demo-inferencepool-epp)"))]);
     list.list("100", &[slice("demo-inferencepool-epp", "10.0.0.7", false, "90")]);
     let slices = rig.api.next(SLICES).await.watch();
+    assert_eq!(rig.event().await, "demo 2 [] demo-inferencepool @team-a/demo-inferencepool-epp:9090");
+    assert_eq!(rig.found("demo-inferencepool-epp", 9090).await, Err(Missing::Endpoint));
     slices.send("MODIFIED", &slice("demo-inferencepool-epp", "10.0.0.7", true, "101"));
-    assert_eq!(rig.event().await, "demo 2 [] demo-inferencepool @10.0.0.7:9090");
+    let address = "10.0.0.7:9090".parse().unwrap();
+    assert_eq!(rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await, Ok(address));
 
     // Another InferenceSet, and several at once, are one more list.
     let mut role = inference_set("chat-decode", 1, "60");
@@ -248,7 +281,9 @@ async fn the_gateway_is_found_by_the_name_of_its_service() {
             slice("chat-inferencepool-epp", "10.0.0.8", true, "150"),
         ],
     );
-    assert_eq!(rig.event().await, "chat-decode 1 [] chat-inferencepool @10.0.0.8:9090");
+    let found = "chat-decode 1 [] chat-inferencepool @team-a/chat-inferencepool-epp:9090";
+    assert_eq!(rig.event().await, found);
+    assert_eq!(rig.found("code-inferencepool-epp", 9090).await, Err(Missing::Service));
 
     // One fewer needs no other watch.
     let slices = rig.api.next(SLICES).await.watch();
@@ -270,4 +305,39 @@ async fn without_inference_sets_no_slices_are_read() {
     assert!(timeout(Duration::from_secs(60), rig.api.next(SLICES)).await.is_err());
     sets.send("ADDED", &inference_set("demo", 1, "101"));
     rig.api.next(SLICES).await.asks(&[("watch", None)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_trigger_names_is_found_by_its_service() {
+    const SERVICES: &str = "/api/v1/services";
+    let (mut rig, _pods, _sets) = Rig::started(&[]).await;
+    rig.api.next(SLICES).await.list("100", &[]);
+    let port = ServicePort { service: ObjectName::new("team-a", "epp"), port: 80 };
+    rig.wants.set("a test", BTreeSet::from([port]));
+    let list = rig.api.next(SLICES).await;
+    // The first watch, which is made anew for one name more.
+    let list = if list.query.contains_key("watch") { rig.api.next(SLICES).await } else { list };
+    list.asks(&[("labelSelector", Some("kubernetes.io/service-name in (demo-inferencepool-epp,epp)"))]);
+    let labels = json!({"kubernetes.io/service-name": "epp"});
+    list.list(
+        "200",
+        &[json!({
+            "metadata": {"namespace": "team-a", "name": "epp-x1", "resourceVersion": "150", "labels": labels},
+            "endpoints": [{"addresses": ["10.0.0.9"]}],
+            "ports": [{"name": "metrics", "port": 9090}],
+        })],
+    );
+    // Only its Service knows which port 80 is.
+    let metadata = json!({"namespace": "team-a", "name": "epp", "resourceVersion": "60"});
+    let service = |number: u16, version: &str| {
+        let mut metadata = metadata.clone();
+        metadata["resourceVersion"] = json!(version);
+        json!({"metadata": metadata, "spec": {"ports": [{"name": "metrics", "port": number, "targetPort": 9090}]}})
+    };
+    rig.api.next(SERVICES).await.list("200", &[service(80, "60")]);
+    assert_eq!(rig.found("epp", 80).await, Ok("10.0.0.9:9090".parse().unwrap()));
+    let services = rig.api.next(SERVICES).await.watch();
+    services.send("MODIFIED", &service(81, "201"));
+    let before = Ok("10.0.0.9:9090".parse().unwrap());
+    assert_eq!(rig.found_other("epp", 80, before).await, Err(Missing::Port));
 }

@@ -1,0 +1,84 @@
+//! The whole scaler under the load of a large fleet: `cargo bench --bench fleet -- all`.
+//!
+//! The scaler is the real binary in a process of its own, on a core of its own where there
+//! are two; the simulated fleet and the stand-in for KEDA share the other. Everything is on
+//! loopback addresses. Without an argument a small fleet shows that it all still runs.
+
+mod cores;
+mod figures;
+mod generator;
+mod keda;
+mod report;
+mod scaler;
+mod sleepers;
+mod steady;
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use keda_kaito_scaler::{open_files, sim::fleet::Filtering};
+
+use crate::{cores::Cores, report::Report, sleepers::Sleepers, steady::Scene};
+
+const SECOND: Duration = Duration::from_secs(1);
+
+fn main() -> Result<()> {
+    let cores = Cores::take();
+    open_files::raise_limit();
+    // `cargo bench` and `cargo test` add flags of their own.
+    let mut parts: Vec<String> = std::env::args().skip(1).filter(|part| !part.starts_with('-')).collect();
+    let smoke = parts.is_empty();
+    if smoke || parts.iter().any(|part| part == "all") {
+        parts = ALL.map(str::to_owned).into();
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut report = Report::begin(&cores, smoke);
+        for part in &parts {
+            run(part, smoke, &cores, &mut report).await?;
+        }
+        report.end()
+    })
+}
+
+const ALL: [&str; 3] = ["filtered", "plain", "sleepers"];
+
+async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
+    let scene = |endpoints| Scene {
+        endpoints,
+        filtering: Filtering::Works,
+        interval: if smoke { SECOND / 5 } else { SECOND },
+        window: if smoke { SECOND } else { 8 * SECOND },
+        dead_percent: 0,
+    };
+    match part {
+        "filtered" => {
+            for endpoints in sizes(smoke, &[100, 1_000, 3_000, 10_000]) {
+                report.steady(scene(endpoints).measure(cores).await?);
+            }
+        }
+        "plain" => {
+            for endpoints in sizes(smoke, &[100, 1_000, 3_000]) {
+                let scene = Scene { filtering: Filtering::GivesNothing, ..scene(endpoints) };
+                report.steady(scene.measure(cores).await?);
+            }
+        }
+        "sleepers" => {
+            let full = [(1, 500), (100, 500), (1_000, 500), (100, 0), (1_000, 0)];
+            for (count, budget) in if smoke { vec![(5, 500)] } else { full.to_vec() } {
+                let scene = Sleepers { count, budget, window: if smoke { SECOND } else { 12 * SECOND } };
+                report.slept(scene.measure(cores).await?);
+            }
+        }
+        other => bail!("{other:?} is no part of this bench: it has all, {}", ALL.join(", ")),
+    }
+    Ok(())
+}
+
+fn sizes(smoke: bool, full: &[usize]) -> Vec<usize> {
+    // For developing: one size, whatever it is.
+    if let Some(one) = std::env::var("BENCH_FLEET_ENDPOINTS").ok().and_then(|size| size.parse().ok()) {
+        return vec![one];
+    }
+    if smoke { vec![50] } else { full.to_vec() }
+}
