@@ -96,7 +96,7 @@ impl World {
             home: setup.folders.state.join("helm"),
             chart: setup.chart.clone(),
         };
-        helm.install("install", &[]).await?;
+        helm.install("install", &["--set", "wakeSource.rbac.create=true"]).await?;
         until_asked("the scaler's pods run", SOON, || async {
             let running = kubelet.processes().len();
             (running == 2).then_some(()).ok_or_else(|| format!("{running} of 2"))
