@@ -36,6 +36,7 @@ E2E_RUN = $(CARGO) run --locked --quiet --package keda-kaito-scaler-e2e --bin e2
 
 .PHONY: e2e
 e2e: e2e-tools image-binary ## Every promise, proved against the real thing. KEDA=2.20.2 takes an older KEDA.
+	$(CARGO) test --locked --quiet --package keda-kaito-scaler-e2e
 	$(E2E_RUN) run --keda $(KEDA) --scaler $(E2E_SCALER) --json target/e2e.json $(E2E_ARGS)
 
 .PHONY: dev-cluster

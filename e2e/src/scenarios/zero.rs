@@ -13,8 +13,9 @@ use tokio_util::task::TaskTracker;
 
 use super::{Scenario, beside};
 use crate::{
-    api::{EVENT, INFERENCE_SET, Objects, SCALED_OBJECT, number, text},
-    world::{LATER, Stage},
+    api::{EVENT, HPA, INFERENCE_SET, Objects, SCALED_OBJECT, condition, number, text},
+    models::Health,
+    world::{LATER, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[
@@ -24,6 +25,9 @@ pub const ALL: &[Scenario] = &[
         "annotated: to zero only once its picker shows its metrics for a token, and awake again",
         |stage| annotated(stage).boxed(),
     ),
+    beside("wake-up-after-errors", "errors that KEDA got meanwhile do not cost the push", |stage| {
+        after_errors(stage).boxed()
+    }),
     beside("reactivation", "the HPA's memory inflates a wake-up, unless there is a behavior", |stage| {
         reactivation(stage).boxed()
     }),
@@ -183,4 +187,37 @@ async fn has_minimum(stage: &Stage, minimum: i64) -> Result<()> {
             (seen == Some(minimum)).then_some(()).ok_or_else(|| format!("{seen:?}"))
         })
         .await
+}
+
+/// KEDA builds its scaler anew after each error, and its stream has to outlive that. It polls every 30 s
+/// here, so that a wake-up within two is a push.
+async fn after_errors(stage: Stage) -> Result<()> {
+    stage.inference_set("demo", 1, &[]).await?;
+    let gateway = stage.endpoint_picker("demo").await?;
+    gateway.hold(0);
+    stage.has("demo", 1).await?;
+    let mut spec = to_zero(None);
+    spec["pollingInterval"] = 30.into();
+    let model = stage.model("demo");
+    model.run_on_each(1.0, 0.1);
+    stage.scaled_object("demo", spec, &TRIGGER).await?;
+    stage.ready("demo").await?;
+    let hpa = HPA.named(&stage.namespace, "keda-hpa-demo");
+    for (health, expected) in [(Health::Hangs, "False"), (Health::Serves, "True")] {
+        model.set_health("demo-w0-0", health);
+        let what = format!("has ScalingActive {expected}");
+        let active = stage.api().until(&hpa, &what, SOON, |hpa| {
+            let (status, why) = condition(hpa.ok_or("not there")?, "ScalingActive");
+            (status == expected).then_some(()).ok_or(why)
+        });
+        active.await?;
+    }
+    model.run_on_each(0.0, 0.0);
+    stage.wants("demo", 0, LATER).await?;
+    gateway.hold(1);
+    let (shown, woken) = tokio::join!(timeout(LATER, gateway.shown()), stage.wants("demo", 1, LATER));
+    let took = woken?.saturating_duration_since(shown.context("nobody read the gateway's page")?);
+    stage.figure("requests seen at the gateway → replicas 1", "ms", &[took.as_secs_f64() * 1000.0]);
+    ensure!(took < Duration::from_secs(2), "it took {took:?}: that was no push");
+    Ok(())
 }
