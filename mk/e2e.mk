@@ -36,9 +36,16 @@ E2E_RUN = $(CARGO) run --locked --quiet --package keda-kaito-scaler-e2e --bin e2
 
 .PHONY: e2e
 e2e: e2e-tools image-binary ## Every promise, proved against the real thing. KEDA=2.20.2 takes an older KEDA.
+	$(CARGO) test --locked --quiet --package keda-kaito-scaler-e2e
 	$(E2E_RUN) run --keda $(KEDA) --scaler $(E2E_SCALER) --json target/e2e.json $(E2E_ARGS)
 
 .PHONY: dev-cluster
 dev-cluster: e2e-tools ## A control plane with KEDA and the scaler on this machine, until Ctrl-C.
 	$(CARGO) build --locked --bin keda-kaito-scaler
 	$(E2E_RUN) dev-cluster --keda $(KEDA) --scaler $(or $(CARGO_TARGET_DIR),target)/debug/keda-kaito-scaler $(E2E_ARGS)
+
+.PHONY: e2e-vllm
+e2e-vllm: e2e-tools ## The same with a real vLLM on the processor as one of the pods. Downloads 3 GB.
+	benches/vllm/setup.sh .tools/vllm
+	$(CARGO) build --locked --bin keda-kaito-scaler
+	$(E2E_RUN) run --keda $(KEDA) --scaler $(or $(CARGO_TARGET_DIR),target)/debug/keda-kaito-scaler --vllm .tools/vllm

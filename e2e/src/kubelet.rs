@@ -236,6 +236,12 @@ impl Running {
         let models = self.kubelet.models.clone();
         let model = models.of(&self.namespace(), set);
         let pod = self.name();
+        if let Some(vllm) = model.real().filter(|_| pod.ends_with("-w0-0")) {
+            let process = vllm.start(&pod, self.address, &self.kubelet.logs).await?;
+            self.report("Running", true, 0).await?;
+            self.stop.cancelled().await;
+            return process.stop(Duration::from_secs(10)).await.map(drop);
+        }
         model.set_serving(&pod, false);
         // Only the first pod of a workspace serves; the others work for it.
         let serves = pod.ends_with("-0");

@@ -19,6 +19,7 @@ mod proxy;
 mod report;
 mod sandbox;
 mod scenarios;
+mod vllm;
 mod world;
 
 use std::{
@@ -27,7 +28,6 @@ use std::{
     path::{Path, PathBuf},
     process::ExitCode,
     sync::Arc,
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
@@ -47,6 +47,7 @@ use crate::{
     keda::Release,
     report::Report,
     scenarios::Scenario,
+    vllm::Installation,
     world::{Setup, Stage, World},
 };
 
@@ -69,6 +70,9 @@ enum Command {
         /// Write what was measured there.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// What benches/vllm/setup.sh installed: adds the scenario that takes a real vLLM.
+        #[arg(long, value_name = "FOLDER")]
+        vllm: Option<PathBuf>,
         /// Stay up after a failure until Ctrl-C, to look around.
         #[arg(long)]
         keep: bool,
@@ -165,26 +169,34 @@ async fn interrupted() {
 
 async fn inside(command: Command) -> Result<ExitCode> {
     match command {
-        Command::Run { common, names, json, keep } => run(&common, &names, json.as_deref(), keep).await,
+        Command::Run { common, names, json, vllm, keep } => {
+            run(&common, &names, json.as_deref(), vllm.as_deref(), keep).await
+        }
         Command::DevCluster { common, .. } => dev_cluster(&common).await,
         Command::List => Ok(ExitCode::SUCCESS),
     }
 }
 
-/// How long one scenario may take.
-const LIMIT: Duration = Duration::from_secs(240);
-
-async fn run(common: &Common, names: &[String], json: Option<&Path>, keep: bool) -> Result<ExitCode> {
+async fn run(
+    common: &Common,
+    names: &[String],
+    json: Option<&Path>,
+    vllm: Option<&Path>,
+    keep: bool,
+) -> Result<ExitCode> {
     let is_named = |scenario: &Scenario| {
         names.is_empty() || names.iter().any(|name| scenario.name.starts_with(name.as_str()))
     };
-    let chosen: Vec<Scenario> = scenarios::all().into_iter().filter(is_named).collect();
+    // A real vLLM is not for everybody: 6 GB, and some minutes.
+    let known = if vllm.is_some() { scenarios::REAL.to_vec() } else { scenarios::all() };
+    let chosen: Vec<Scenario> = known.into_iter().filter(is_named).collect();
     if chosen.is_empty() {
         bail!("no scenario is called {names:?}; `e2e list` names them");
     }
     let begun = Instant::now();
     let (report, tasks) = (Arc::new(Report::default()), TaskTracker::new());
-    let setup = setup(common)?;
+    let mut setup = setup(common)?;
+    setup.vllm = vllm.map(std::path::absolute).transpose().context("not a path")?.map(Installation);
     let logs = setup.folders.logs.clone();
     let world = bring_up(setup, &report, &tasks).await;
     let world =
@@ -237,10 +249,10 @@ async fn play(world: Arc<World>, scenario: Scenario) {
         (scenario.run)(stage.clone()).await?;
         stage.clear(scenario.disturbs).await
     };
-    let failure = match timeout(LIMIT, played).await {
+    let failure = match timeout(scenario.limit, played).await {
         Ok(Ok(())) => None,
         Ok(Err(error)) => Some(format!("{error:#}")),
-        Err(_) => Some(format!("not done after {LIMIT:?}")),
+        Err(_) => Some(format!("not done after {:?}", scenario.limit)),
     };
     let took = begun.elapsed();
     match &failure {
@@ -272,6 +284,7 @@ fn setup(common: &Common) -> Result<Setup> {
         helm: absolute(&common.helm)?,
         chart: absolute(&common.chart)?,
         files: absolute(&common.files)?,
+        vllm: None,
     };
     for program in [&setup.scaler, &setup.helm, &setup.keda.0] {
         if !program.exists() {

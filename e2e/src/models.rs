@@ -16,6 +16,8 @@ use keda_kaito_scaler::sim::{
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::vllm::Installation;
+
 /// How a pod treats those who scrape it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Health {
@@ -54,6 +56,7 @@ struct State {
     waiting: Waiting,
     running: f64,
     kv_usage: f64,
+    real: Option<Installation>,
     pods: BTreeMap<String, Pod>,
 }
 
@@ -73,6 +76,7 @@ impl Default for Model {
             waiting: Waiting::Total(0.0),
             running: 0.0,
             kv_usage: 0.0,
+            real: None,
             pods: BTreeMap::new(),
         };
         Self { state: Mutex::new(state), changed: watch::channel(()).0 }
@@ -144,6 +148,15 @@ impl Model {
     pub fn serving(&self) -> Vec<String> {
         let state = self.state();
         state.pods.iter().filter(|(_, pod)| pod.serves).map(|(name, _)| name.clone()).collect()
+    }
+
+    /// Has the first pod, if it is made from now on, be a real vLLM.
+    pub fn be_real(&self, vllm: Installation) {
+        self.change(|state| state.real = Some(vllm));
+    }
+
+    pub fn real(&self) -> Option<Installation> {
+        self.state().real.clone()
     }
 
     /// Wakes whoever depends on the settings, when they change.

@@ -27,6 +27,7 @@ use crate::{
     proxy,
     report::Report,
     sandbox::Hosts,
+    vllm::Installation,
 };
 
 /// What a run is made with.
@@ -40,6 +41,8 @@ pub struct Setup {
     pub chart: PathBuf,
     /// This crate's own files: the CRDs of KAITO.
     pub files: PathBuf,
+    /// A real vLLM, where there is one.
+    pub vllm: Option<Installation>,
 }
 
 /// A cluster with KEDA, KAITO's stand-in and the scaler.
@@ -93,7 +96,7 @@ impl World {
             home: setup.folders.state.join("helm"),
             chart: setup.chart.clone(),
         };
-        helm.install("install", &[]).await?;
+        helm.install("install", &["--set", "wakeSource.rbac.create=true"]).await?;
         until_asked("the scaler's pods run", SOON, || async {
             let running = kubelet.processes().len();
             (running == 2).then_some(()).ok_or_else(|| format!("{running} of 2"))

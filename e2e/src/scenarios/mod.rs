@@ -4,10 +4,13 @@
 mod certificates;
 mod failures;
 mod provisioning;
+mod real;
 mod release;
 mod scaling;
 mod unknown;
 mod zero;
+
+use std::time::Duration;
 
 use anyhow::Result;
 use futures::future::BoxFuture;
@@ -23,20 +26,26 @@ pub struct Scenario {
     pub shows: &'static str,
     /// It restarts or breaks something that others need, so it runs alone.
     pub disturbs: bool,
+    /// How long it may take.
+    pub limit: Duration,
     pub run: Run,
 }
+
+const LIMIT: Duration = Duration::from_secs(240);
 
 type Run = fn(Stage) -> BoxFuture<'static, Result<()>>;
 
 /// A scenario that runs beside others.
 const fn beside(name: &'static str, shows: &'static str, run: Run) -> Scenario {
-    Scenario { name, shows, disturbs: false, run }
+    Scenario { name, shows, disturbs: false, limit: LIMIT, run }
 }
 
 /// A scenario that runs alone, after those that do not.
 const fn alone(name: &'static str, shows: &'static str, run: Run) -> Scenario {
-    Scenario { name, shows, disturbs: true, run }
+    Scenario { name, shows, disturbs: true, limit: LIMIT, run }
 }
+
+pub use real::ALL as REAL;
 
 /// Every scenario, in the order in which those that run alone do.
 pub fn all() -> Vec<Scenario> {

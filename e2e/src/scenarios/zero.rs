@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use futures::{FutureExt, future::try_join_all};
 use serde_json::{Value, json};
 use tokio::{
@@ -13,12 +13,21 @@ use tokio_util::task::TaskTracker;
 
 use super::{Scenario, beside};
 use crate::{
-    api::{INFERENCE_SET, Objects, number},
-    world::{LATER, Stage},
+    api::{EVENT, HPA, INFERENCE_SET, Objects, SCALED_OBJECT, condition, number, text},
+    models::Health,
+    world::{LATER, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[
     beside("wake-up", "50 wake-ups from zero, pushed", |stage| wake_up(stage).boxed()),
+    beside(
+        "scale-to-zero",
+        "annotated: to zero only once its picker shows its metrics for a token, and awake again",
+        |stage| annotated(stage).boxed(),
+    ),
+    beside("wake-up-after-errors", "errors that KEDA got meanwhile do not cost the push", |stage| {
+        after_errors(stage).boxed()
+    }),
     beside("reactivation", "the HPA's memory inflates a wake-up, unless there is a behavior", |stage| {
         reactivation(stage).boxed()
     }),
@@ -119,4 +128,96 @@ async fn peak_zero_one(stage: &Stage, name: &str, behavior: Option<Value>) -> Re
             (seen > Some(0)).then_some(()).ok_or_else(|| format!("{seen:?}"))
         })
         .await
+}
+
+async fn annotated(stage: Stage) -> Result<()> {
+    let gateway = stage.endpoint_picker("demo").await?;
+    gateway.ask_for_token(true);
+    gateway.hold(0);
+    let more = [("scale-to-zero", "true"), ("cooldown-period", "1"), ("polling-interval", "1")];
+    stage.annotated("demo", 5, &more).await?;
+    stage.ready("demo").await?;
+    // Whoever asks gets no token without a pool that names the picker: nothing would wake the model.
+    stage
+        .api()
+        .until_all(EVENT, &stage.namespace, "an event NoWakeSource", LATER, |events| {
+            let seen: Vec<_> =
+                events.values().map(|event| (text(event, "/reason"), text(event, "/note"))).collect();
+            seen.iter()
+                .any(|(reason, _)| reason == "NoWakeSource")
+                .then_some(())
+                .ok_or_else(|| format!("{seen:?}"))
+        })
+        .await?;
+    has_minimum(&stage, 1).await?;
+    ensure!(gateway.refused() > 0, "nobody asked the picker");
+
+    let picker = json!({"kind": "Service", "name": "demo-inferencepool-epp", "port": {"number": 9002}});
+    let begun = Instant::now();
+    stage
+        .api()
+        .apply(&json!({
+            "apiVersion": "inference.networking.k8s.io/v1",
+            "kind": "InferencePool",
+            "metadata": {"name": "demo-inferencepool", "namespace": stage.namespace},
+            "spec": {"endpointPickerRef": picker},
+        }))
+        .await?;
+    has_minimum(&stage, 0).await?;
+    stage.figure("a pool names the picker → minReplicaCount 0", "s", &[begun.elapsed().as_secs_f64()]);
+    let begun = Instant::now();
+    stage.wants("demo", 0, LATER).await?;
+    stage.figure("then → 0 replicas (activationHold 30 s)", "s", &[begun.elapsed().as_secs_f64()]);
+    gateway.hold(1);
+    let (shown, woken) = tokio::join!(gateway.shown(), stage.wants("demo", 1, LATER));
+    stage.figure(
+        "requests seen behind a token → replicas 1",
+        "ms",
+        &[woken?.saturating_duration_since(shown).as_secs_f64() * 1000.0],
+    );
+    Ok(())
+}
+
+async fn has_minimum(stage: &Stage, minimum: i64) -> Result<()> {
+    let object = SCALED_OBJECT.named(&stage.namespace, "demo");
+    stage
+        .api()
+        .until(&object, &format!("has minReplicaCount {minimum}"), LATER, |object| {
+            let seen = number(object.ok_or("not there")?, "/spec/minReplicaCount");
+            (seen == Some(minimum)).then_some(()).ok_or_else(|| format!("{seen:?}"))
+        })
+        .await
+}
+
+/// KEDA builds its scaler anew after each error, and its stream has to outlive that. It polls every 30 s
+/// here, so that a wake-up within two is a push.
+async fn after_errors(stage: Stage) -> Result<()> {
+    stage.inference_set("demo", 1, &[]).await?;
+    let gateway = stage.endpoint_picker("demo").await?;
+    gateway.hold(0);
+    stage.has("demo", 1).await?;
+    let mut spec = to_zero(None);
+    spec["pollingInterval"] = 30.into();
+    let model = stage.model("demo");
+    model.run_on_each(1.0, 0.1);
+    stage.scaled_object("demo", spec, &TRIGGER).await?;
+    stage.ready("demo").await?;
+    let hpa = HPA.named(&stage.namespace, "keda-hpa-demo");
+    for (health, expected) in [(Health::Hangs, "False"), (Health::Serves, "True")] {
+        model.set_health("demo-w0-0", health);
+        let what = format!("has ScalingActive {expected}");
+        let active = stage.api().until(&hpa, &what, SOON, |hpa| {
+            let (status, why) = condition(hpa.ok_or("not there")?, "ScalingActive");
+            (status == expected).then_some(()).ok_or(why)
+        });
+        active.await?;
+    }
+    model.run_on_each(0.0, 0.0);
+    stage.wants("demo", 0, LATER).await?;
+    gateway.hold(1);
+    let (shown, woken) = tokio::join!(timeout(LATER, gateway.shown()), stage.wants("demo", 1, LATER));
+    let took = woken?.saturating_duration_since(shown.context("nobody read the gateway's page")?);
+    stage.figure("requests seen at the gateway → replicas 1", "ms", &[took.as_secs_f64() * 1000.0]);
+    ensure!(took < Duration::from_secs(2), "it took {took:?}: that was no push");
+    Ok(())
 }
