@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Life, notices::Notices};
+use super::{Life, notices::Notices, teller::Teller};
 use crate::{
+    aggregator::TroubleReport,
     clock::Clock,
     core::{fleet::FleetEvent, lease::Timing, tenancy::Tenancy, time::Moment},
     discovery::kube::Discovery,
@@ -44,6 +45,9 @@ pub struct ClusterOptions {
     pub tenancy: Tenancy,
 }
 
+/// Troubles that may wait to be written; more at once are more than anybody reads.
+const TROUBLES: usize = 256;
+
 /// How the one that writes is elected.
 #[derive(Clone, Debug)]
 pub struct Election {
@@ -61,6 +65,8 @@ pub(super) struct Cluster {
     standing: watch::Receiver<Standing>,
     authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
+    /// What is sent here becomes an event on the ScaledObject.
+    pub troubles: mpsc::Sender<TroubleReport>,
     /// What has to be there before anything is served.
     gates: Option<(Gate, Gate)>,
 }
@@ -130,10 +136,15 @@ pub(super) fn begin(
             writers.run_until_cancelled(notices.of_trespasses(leads, &service, &own_namespace)).await;
         });
     }
+    let (troubles, reports) = mpsc::channel(TROUBLES);
+    let (teller, quiet) = (Teller::new(client.clone(), options.pod.clone()), writers.clone());
+    tasks.spawn(async move {
+        quiet.run_until_cancelled(teller.run(reports)).await;
+    });
     let certificates = gates.gate("certificates", "not read yet");
     let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
     let gates = Some((certificates, keda));
-    Cluster { client, options, leads, standing, authentication, presented, gates }
+    Cluster { client, options, leads, standing, authentication, presented, troubles, gates }
 }
 
 impl Cluster {

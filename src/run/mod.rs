@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod notices;
+mod teller;
 
 use std::{
     io,
@@ -208,7 +209,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         gateways: GatewayPool::new(client, clock, gateway_sender),
     };
     let aggregator_cancel = CancellationToken::new();
-    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), options.gateway);
+    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone(), options.gateway)
+        .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, gateways };
     let broken = CancellationToken::new();
