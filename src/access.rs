@@ -97,6 +97,7 @@ const CALLS: &[Access] = &[
     access("provision", Cluster, HPAS, &[], &["list", "watch"]),
     access("provision", Cluster, SCALED_OBJECTS, &[], &["list", "watch", "get", "patch", "delete"]),
     access("run::notices", Cluster, SCALED_OBJECTS, &[], &["list"]),
+    access("run::teller", Cluster, SCALED_OBJECTS, &[], &["get"]),
     access("events", Cluster, EVENTS, &[], &["create", "patch"]),
 ];
 

@@ -15,6 +15,7 @@ use crate::{
         staleness::staleness_limit,
         time::Moment,
         trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
+        trouble::{ToldStuck, Trouble},
         vllm::{SharedWanted, Wanted},
         wake::Source,
     },
@@ -51,6 +52,7 @@ struct Member {
     target: Arc<Target>,
     activation: Activation,
     wait: Wait,
+    told_stuck: ToldStuck,
 }
 
 /// Endpoints that are scraped together, and the targets that read them. Owned by the
@@ -81,9 +83,8 @@ pub struct Evaluation {
     /// By how much the number of endpoints in each phase changed, in the order of
     /// [`Phase::ALL`].
     pub phases: [i64; Phase::ALL.len()],
-    /// Targets whose wake-up nobody has answered for the whole of
-    /// [`crate::core::push::UNANSWERED`], newly so.
-    pub not_honoured: Vec<Arc<Target>>,
+    /// What is newly wrong, and with which target.
+    pub troubles: Vec<(Arc<Target>, Trouble)>,
 }
 
 /// Time between two evaluations of a group, for each of its endpoints: one evaluation costs
@@ -145,7 +146,12 @@ impl Group {
         scraper: &mut impl Scraper,
     ) {
         let activation = Activation::new(target.trigger.activation, now);
-        self.members.push(Member { target, activation, wait: Wait::default() });
+        self.members.push(Member {
+            target,
+            activation,
+            wait: Wait::default(),
+            told_stuck: ToldStuck::default(),
+        });
         self.want(shared, scraper);
     }
 
@@ -327,7 +333,16 @@ impl Group {
             let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);
             let again_at = evaluate::next_change(trigger, &observed, &member.activation, now);
             if member.wait.follow(now, snapshot.activity, snapshot.replicas, trigger.wake_replicas) {
-                evaluation.not_honoured.push(member.target.clone());
+                evaluation.troubles.push((member.target.clone(), Trouble::WakeNotHonoured));
+            }
+            // Where nothing is ever waited for, every start would be a trouble.
+            if snapshot.stuck == 0 || trigger.in_flight_deadline.is_zero() {
+                member.told_stuck.clear();
+            } else {
+                let stuck = evaluate::stuck(trigger, &observed, now);
+                if member.told_stuck.follow(&stuck) {
+                    evaluation.troubles.push((member.target.clone(), Trouble::ReplicaStuck(stuck)));
+                }
             }
             evaluation.again_at =
                 [evaluation.again_at, again_at, member.wait.due()].into_iter().flatten().min();

@@ -21,7 +21,7 @@ use tokio_util::{
     sync::CancellationToken,
     time::{DelayQueue, delay_queue},
 };
-use tracing::warn;
+use tracing::{debug, warn};
 
 pub use self::{
     describe::{DescribedEndpoint, DescribedTarget},
@@ -39,6 +39,7 @@ use crate::{
         names::InferenceSetKey,
         pod::Phase,
         time::Moment,
+        trouble::Trouble,
         vllm::SharedWanted,
         wake::Reading,
     },
@@ -53,6 +54,14 @@ use crate::{
 pub enum Command {
     /// A target that somebody asked for.
     Register(Arc<Target>),
+}
+
+/// What is newly wrong with a ScaledObject.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TroubleReport {
+    pub namespace: Arc<str>,
+    pub scaled_object: Arc<str>,
+    pub trouble: Trouble,
 }
 
 /// Everything there is to know, for people. Takes time in proportion to targets and endpoints.
@@ -83,6 +92,8 @@ pub struct Aggregator<S> {
     scraper: S,
     targets: Targets,
     metrics: Metrics,
+    /// To whoever makes events of them.
+    troubles: Option<mpsc::Sender<TroubleReport>>,
     fleet: HashMap<InferenceSetKey, InferenceSet>,
     /// When discovery was last heard from; `None` before its first word.
     heard: Option<Moment>,
@@ -105,6 +116,7 @@ impl<S: Scraper> Aggregator<S> {
             scraper,
             targets,
             metrics,
+            troubles: None,
             fleet: HashMap::new(),
             heard: None,
             groups: HashMap::new(),
@@ -115,6 +127,13 @@ impl<S: Scraper> Aggregator<S> {
             timers: HashMap::new(),
             timer_queue: DelayQueue::new(),
         }
+    }
+
+    /// Where reports go of what users should know of their ScaledObjects.
+    #[must_use]
+    pub fn telling(mut self, troubles: Option<mpsc::Sender<TroubleReport>>) -> Self {
+        self.troubles = troubles;
+        self
     }
 
     /// Runs until `cancel`, and gives the scraper back to be shut down.
@@ -302,10 +321,8 @@ impl<S: Scraper> Aggregator<S> {
                 continue;
             }
             let evaluation = group.evaluate(now, self.heard, &self.gateways);
-            for target in &evaluation.not_honoured {
-                let (namespace, scaled_object) = (&target.namespace, &target.scaled_object);
-                warn!(%namespace, %scaled_object, "demand has met no replica for 30 s: KEDA does not act");
-                target.note_not_honoured();
+            for (target, trouble) in evaluation.troubles {
+                self.tell(&target, trouble);
             }
             self.count_phases(evaluation.phases);
             if let Some(again_at) = evaluation.again_at {
@@ -332,6 +349,21 @@ impl<S: Scraper> Aggregator<S> {
                 let timer = self.timer_queue.insert_at(key.clone(), instant);
                 self.timers.insert(key, (at, timer));
             }
+        }
+    }
+
+    fn tell(&self, target: &Target, trouble: Trouble) {
+        let (namespace, scaled_object) = (target.namespace.clone(), target.scaled_object.clone());
+        let reason = trouble.reason();
+        warn!(%namespace, %scaled_object, reason, "{trouble}");
+        if trouble == Trouble::WakeNotHonoured {
+            target.note_not_honoured();
+        }
+        let report = TroubleReport { namespace, scaled_object, trouble };
+        // The log and the metrics have it in any case; no trouble is worth waiting for a writer
+        // of events here.
+        if let Some(Err(error)) = self.troubles.as_ref().map(|troubles| troubles.try_send(report)) {
+            debug!(%error, reason, "no event is written");
         }
     }
 

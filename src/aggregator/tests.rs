@@ -62,6 +62,7 @@ struct Rig {
     fleet: mpsc::Sender<FleetEvent>,
     reports: mpsc::Sender<ScrapeReport>,
     sources: mpsc::Sender<SourceReport>,
+    troubles: mpsc::Receiver<TroubleReport>,
     cancel: CancellationToken,
     running: tokio::task::JoinHandle<Asked>,
 }
@@ -77,7 +78,9 @@ impl Rig {
         let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let asked = Asked::default();
-        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics);
+        let (telling, troubles) = mpsc::channel(16);
+        let aggregator =
+            Aggregator::new(clock, asked.clone(), targets.clone(), metrics).telling(Some(telling));
         let inbox = Inbox {
             commands: command_inbox,
             questions: question_inbox,
@@ -87,7 +90,7 @@ impl Rig {
         };
         let cancel = CancellationToken::new();
         let running = tokio_util::task::TaskTracker::new().spawn(aggregator.run(inbox, cancel.clone()));
-        Self { clock, targets, asked, questions, fleet, reports, sources, cancel, running }
+        Self { clock, targets, asked, questions, fleet, reports, sources, troubles, cancel, running }
     }
 
     fn target(&self, extra: &[(&str, &str)]) -> Arc<Target> {
@@ -340,7 +343,7 @@ async fn an_inference_set_that_changes_does_not_vouch_for_its_pods() {
 
 #[tokio::test(start_paused = true)]
 async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
-    let rig = Rig::start();
+    let mut rig = Rig::start();
     let asleep = InferenceSet {
         gateway: Some(Gateway::at("127.0.9.1:9090".parse().unwrap(), "demo-inferencepool")),
         ..rig.set(0, &[])
@@ -377,6 +380,9 @@ async fn demand_at_zero_is_pushed_with_the_sample_that_shows_it() {
         rig.gateway_says(1.0).await;
     }
     assert_eq!(target.not_honoured(), 1);
+    let report = rig.troubles.try_recv().unwrap();
+    assert_eq!((&*report.scaled_object, report.trouble), ("demo", Trouble::WakeNotHonoured));
+    assert!(rig.troubles.try_recv().is_err());
 
     // KEDA acts: the gateway is scraped less often, and the loading replica keeps it active.
     rig.fleet.send(FleetEvent::Alive).await.unwrap();
@@ -486,5 +492,40 @@ async fn a_wake_up_in_blind_time_is_not_taken_back() {
     rig.gateway_says(0.0).await;
     assert_eq!(target.snapshot().activity, Activity::Unknown);
     assert!(value(&target).unwrap_err().contains("silent"));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_past_its_deadline_is_told_of_once_and_no_longer_keeps_the_model_up() {
+    let mut rig = Rig::start();
+    rig.discover(3, &[("a", Readiness::NotReady), ("b", Readiness::NotReady)]).await;
+    let patient = rig.target(&[]);
+    let hasty = rig.target(&[("inFlightDeadline", "60s")]);
+    // Nobody waits, so nobody is told.
+    let never = rig.target(&[("inFlightDeadline", "0s")]);
+    // KEDA keeps them in use.
+    for target in [&patient, &hasty, &never] {
+        target.stream_opened();
+    }
+    rig.settle().await;
+    assert_eq!(hasty.snapshot().activity, Activity::Active(Cause::InFlight));
+    let wait = async |rig: &Rig, seconds: u64| {
+        for _ in 0..seconds / 30 {
+            tokio::time::sleep(Duration::from_secs(30)).await;
+            rig.fleet.send(FleetEvent::Alive).await.unwrap();
+        }
+        rig.settle().await;
+    };
+    wait(&rig, 60).await;
+    let report = rig.troubles.recv().await.unwrap();
+    let note = "not up within 1m (inFlightDeadline), and no longer waited for: pod a, pod b, and 1 replica for which \
+                there is no pod";
+    assert_eq!((report.trouble.reason(), report.trouble.to_string().as_str()), ("ReplicaStuck", note));
+    assert_eq!(hasty.snapshot().activity, Activity::Inactive, "its hold is over as well");
+    assert_eq!(patient.snapshot().activity, Activity::Active(Cause::InFlight));
+    wait(&rig, 900).await;
+    let report = rig.troubles.recv().await.unwrap();
+    assert!(report.trouble.to_string().starts_with("not up within 15m"), "{report:?}");
+    assert!(rig.troubles.try_recv().is_err(), "each was told once");
     rig.stop().await;
 }

@@ -13,6 +13,7 @@ use super::{
     snapshot::{Basis, Snapshot, Unavailable, Value},
     time::Moment,
     trigger::{Aggregation, Rule, Trigger},
+    trouble::Stuck,
 };
 
 /// For how long the watch may be silent before what it said is no longer believed. An API
@@ -90,6 +91,17 @@ pub fn next_change(
         .chain((observed.set.replicas > 0).then(|| observed.heard + WATCH_SILENCE))
         .filter(|moment| *moment > now)
         .min()
+}
+
+/// The replicas that were not up by their deadline, as [`Snapshot::stuck`] counts them.
+#[must_use]
+pub fn stuck(trigger: &Trigger, observed: &Observed<'_>, now: Moment) -> Stuck {
+    let population = Population::count(trigger, observed, now);
+    let absent = population.pods.iter().filter(|(view, _)| *view == View::Absent);
+    let pods: Vec<_> = absent.map(|(_, pod)| (pod.endpoint.uid.clone(), pod.endpoint.pod.clone())).collect();
+    let counted = u32::try_from(pods.len()).unwrap_or(u32::MAX);
+    let not_created = population.absent.saturating_sub(counted);
+    Stuck { pods, not_created, deadline: trigger.in_flight_deadline }
 }
 
 /// The replicas sorted by what they count as.

@@ -19,14 +19,13 @@ use tracing::{info, warn};
 
 use super::notices::{Notice, Subject};
 use crate::core::{
+    event_note,
     names::InferenceSetKey,
     scaledobject::{Action, FIELD_MANAGER, Plan, Target},
 };
 
 /// A request that takes longer is given up; the API server's own limit is 60 s.
 const REQUEST_LIMIT: Duration = Duration::from_secs(30);
-/// What the API server takes as an event's note, in bytes.
-const NOTE_LIMIT: usize = 1024;
 
 /// What is to be written for one InferenceSet.
 #[derive(Debug)]
@@ -264,7 +263,7 @@ impl Writer {
         let event = Event {
             type_,
             reason: reason.to_owned(),
-            note: Some(shortened(note)),
+            note: Some(event_note::shortened(note)),
             action: "Provision".to_owned(),
             secondary: None,
         };
@@ -292,30 +291,4 @@ impl Writer {
 
 fn name(object: &Value) -> &str {
     object["metadata"]["name"].as_str().unwrap_or_default()
-}
-
-/// The start of a note that is too long.
-fn shortened(note: &str) -> String {
-    if note.len() <= NOTE_LIMIT {
-        return note.to_owned();
-    }
-    let limit = NOTE_LIMIT - '…'.len_utf8();
-    let end = note.char_indices().map(|(at, _)| at).take_while(|&at| at <= limit).last().unwrap_or(0);
-    format!("{}…", &note[..end])
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_note_fits_into_an_event() {
-        assert_eq!(shortened("short"), "short");
-        for long in ["x".repeat(1024), "x".repeat(1025), "é".repeat(1024), format!("x{}", "é".repeat(1024))]
-        {
-            let shortened = shortened(&long);
-            assert!(shortened.len() <= NOTE_LIMIT && shortened.len() > NOTE_LIMIT - 6, "{}", shortened.len());
-            assert_eq!(shortened == long, long.len() <= NOTE_LIMIT);
-        }
-    }
 }

@@ -15,8 +15,9 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Life, notices::Notices};
+use super::{Life, notices::Notices, teller::Teller};
 use crate::{
+    aggregator::TroubleReport,
     clock::Clock,
     core::{
         fleet::FleetEvent,
@@ -55,6 +56,9 @@ pub struct ClusterOptions {
     pub credentials: CredentialSettings,
 }
 
+/// Troubles that may wait to be written; more at once are more than anybody reads.
+const TROUBLES: usize = 256;
+
 /// How the one that writes is elected.
 #[derive(Clone, Debug)]
 pub struct Election {
@@ -75,6 +79,8 @@ pub(super) struct Cluster {
     standing: watch::Receiver<Standing>,
     authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
+    /// What is sent here becomes an event on the ScaledObject.
+    pub troubles: mpsc::Sender<TroubleReport>,
     /// What has to be there before anything is served.
     gates: Option<(Gate, Gate)>,
     credentials: Credentials,
@@ -149,6 +155,11 @@ pub(super) fn begin(
             writers.run_until_cancelled(notices.of_trespasses(leads, &service, &own_namespace)).await;
         });
     }
+    let (troubles, reports) = mpsc::channel(TROUBLES);
+    let (teller, quiet) = (Teller::new(client.clone(), options.pod.clone()), writers.clone());
+    tasks.spawn(async move {
+        quiet.run_until_cancelled(teller.run(reports)).await;
+    });
     let certificates = gates.gate("certificates", "not read yet");
     let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
     let gates = Some((certificates, keda));
@@ -160,6 +171,7 @@ pub(super) fn begin(
         standing,
         authentication,
         presented,
+        troubles,
         gates,
         asked: watch::Sender::default(),
         answers: watch::Sender::default(),

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod notices;
+mod teller;
 
 use std::{
     io,
@@ -230,7 +231,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     );
     let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
-    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone());
+    let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
+        .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
     let broken = CancellationToken::new();
