@@ -85,7 +85,7 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
                 report.steady(&outcome);
                 outcomes.push(outcome);
             }
-            report.dead(outcomes);
+            report.dead(&outcomes);
         }
         "tls" => {
             for calls in tls::calls(cores, window).await? {
@@ -95,7 +95,7 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
         "start" => report.start(start::start(cores, size(1_000)).await?),
         "restart" => report.restart(start::restart(cores, size(2_000)).await?),
         "soak" => {
-            let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 60 * SECOND });
+            let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 40 * SECOND });
             report.soak(start::soak(cores, size(500), interval, length).await?);
         }
         "sleepers" => {

@@ -195,7 +195,7 @@ impl Report {
     }
 
     /// By how much dead endpoints move the lag of the others: medians of alternating runs.
-    pub fn dead(&mut self, outcomes: Vec<Outcome>) {
+    pub fn dead(&mut self, outcomes: &[Outcome]) {
         let lag = |dead: bool, percentile: fn(&Outcome) -> f64| {
             let runs = outcomes.iter().filter(|outcome| (outcome.dead_percent > 0) == dead);
             let mut values: Vec<f64> = runs.map(percentile).collect();
