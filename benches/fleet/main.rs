@@ -66,21 +66,24 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
         "idle" => report.idle(start::idle(cores, window).await?),
         "filtered" => {
             for endpoints in sizes(&[100, 1_000, 3_000, 10_000]) {
-                report.steady(scene(endpoints).measure(cores).await?);
+                report.steady(&scene(endpoints).measure(cores).await?);
             }
         }
         "plain" => {
             for endpoints in sizes(&[100, 1_000, 3_000]) {
                 let scene = Scene { filtering: Filtering::GivesNothing, ..scene(endpoints) };
-                report.steady(scene.measure(cores).await?);
+                report.steady(&scene.measure(cores).await?);
             }
         }
         "dead" => {
             // In turn, so that what else the machine does falls on both alike.
+            let mut outcomes = vec![];
             for dead_percent in [0, 30].repeat(if smoke { 1 } else { 2 }) {
-                let scene = Scene { dead_percent, ..scene(size(1_000)) };
-                report.steady(scene.measure(cores).await?);
+                let outcome = Scene { dead_percent, ..scene(size(1_000)) }.measure(cores).await?;
+                report.steady(&outcome);
+                outcomes.push(outcome);
             }
+            report.dead(outcomes);
         }
         "tls" => {
             for calls in tls::calls(cores, window).await? {

@@ -33,8 +33,8 @@ impl Report {
         Self { figures: figures.as_object().cloned().unwrap_or_default(), smoke, in_table: false }
     }
 
-    pub fn steady(&mut self, outcome: Outcome) {
-        let Outcome { scrape_lag: lag, activation, get_metrics: calls, .. } = outcome;
+    pub fn steady(&mut self, outcome: &Outcome) {
+        let Outcome { scrape_lag: lag, activation, get_metrics: calls, .. } = *outcome;
         if !std::mem::replace(&mut self.in_table, true) {
             println!("\n{STEADY}\n{}", "|---".repeat(STEADY.matches('|').count() - 1) + "|");
         }
@@ -173,6 +173,36 @@ impl Report {
         if let Value::Array(list) = list {
             list.push(serde_json::to_value(figure).unwrap_or_default());
         }
+    }
+
+    /// By how much dead endpoints move the lag of the others: medians of alternating runs.
+    pub fn dead(&mut self, outcomes: Vec<Outcome>) {
+        let lag = |dead: bool, percentile: fn(&Outcome) -> f64| {
+            let runs = outcomes.iter().filter(|outcome| (outcome.dead_percent > 0) == dead);
+            let mut values: Vec<f64> = runs.map(percentile).collect();
+            values.sort_by(f64::total_cmp);
+            // The mean of the middle two, where there is no middle.
+            values
+                .get(values.len() / 2)
+                .copied()
+                .map_or(f64::NAN, |upper| f64::midpoint(upper, values[(values.len() - 1) / 2]))
+        };
+        let [p50, p99]: [fn(&Outcome) -> f64; 2] = [|it| it.scrape_lag.p50, |it| it.scrape_lag.p99];
+        let figure = json!({
+            "p50_without": lag(false, p50), "p50_with": lag(true, p50),
+            "p99_without": lag(false, p99), "p99_with": lag(true, p99),
+        });
+        let line = format!(
+            "lag of the living without and with 30 % dead, medians of {} runs each: p50 {:.2} and {:.2} ms, \
+             p99 {:.2} and {:.2} ms ({:+.0} %)",
+            outcomes.len() / 2,
+            lag(false, p50),
+            lag(true, p50),
+            lag(false, p99),
+            lag(true, p99),
+            (lag(true, p99) / lag(false, p99) - 1.0) * 100.0,
+        );
+        self.say("dead", &line, figure);
     }
 
     /// Writes the figures down.

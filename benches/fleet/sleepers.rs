@@ -74,7 +74,7 @@ impl Sleepers {
         let keda = Keda::connect(scaler.grpc).await?;
         let targets = keda::targets(fleet, Duration::from_secs(1));
         let streams = keda.open_streams(&targets);
-        streams.await_open().await?;
+        streams.await_open(self.count).await?;
         keda.await_values(&targets).await?;
         // A round later each source is on its grid.
         time::sleep(Duration::from_secs(4)).await;

@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use keda_kaito_scaler::sim::fleet::{Filtering, Health, Load, Plan};
 use serde::Serialize;
 use tokio::{
@@ -103,6 +103,8 @@ impl Scene {
         let healthy = loads().enumerate().filter(|(number, _)| self.health(*number) == Health::Serves);
         let lag = healthy.flat_map(|(_, load)| lags(&load.take_arrivals(), self.interval)).collect();
         let scrapes = (now_scraped.filtered + now_scraped.plain - scraped.filtered - scraped.plain) as f64;
+
+        ensure!(scrapes > 0.0, "nothing was scraped");
 
         // Now with calls as close together as the latencies of many take.
         let quiet: Vec<_> = (busy..members).take(PROBED).collect();
