@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cores::Cores,
+    shards::Sharded,
     sleepers::Slept,
     start::{Idle, Restart, Soak, Start},
     steady::Outcome,
@@ -158,6 +159,24 @@ impl Report {
             println!("activations lost: {}", slept.lost);
         }
         self.say("sleepers", &line, slept);
+    }
+
+    pub fn sharded(&mut self, divided: Sharded) {
+        let line = format!(
+            "{} endpoints on {} shard(s): fullest {:.2} of an even share, {:.0} scrapes/s, {:.3} CPU s/s and {:.1} MiB \
+             in all; to one shard more {} of {} InferenceSets moved, served there after {:.0} ms, calls failed: {}",
+            divided.endpoints,
+            divided.shards,
+            divided.fullest,
+            divided.scrapes_per_second,
+            divided.processor,
+            mebibytes(divided.resident_bytes),
+            divided.moved,
+            divided.sets,
+            divided.handed_over,
+            divided.calls_failed
+        );
+        self.say("shards", &line, divided);
     }
 
     fn say(&mut self, key: &str, line: &str, figure: impl serde::Serialize) {
