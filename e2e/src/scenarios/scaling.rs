@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::{Scenario, alone, beside};
 use crate::{
     control_plane::{FAST_SYNC, REAL_SYNC},
-    world::{AT_ONCE, LATER, Stage},
+    stage::{AT_ONCE, LATER, Stage},
 };
 
 pub const ALL: &[Scenario] = &[
