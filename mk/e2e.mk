@@ -8,6 +8,7 @@ E2E_KEDA_MODULE := $(if $(filter 2.21.0,$(KEDA)),e2e/tools,e2e/tools-keda-$(KEDA
 # `kubectl version` and KEDA read these. They are part of the build cache's keys, so they never change without a reason.
 E2E_K8S := k8s.io/component-base/version
 E2E_LDFLAGS := -s -w -X $(E2E_K8S).gitVersion=v1.36.3 -X $(E2E_K8S).gitMajor=1 -X $(E2E_K8S).gitMinor=36 -X $(E2E_K8S).gitTreeState=clean
+# The program under test: that of the image, unless another one is given.
 E2E_SCALER ?= $(IMAGE_BINARY)
 
 # Each is built only when what pins it, or how it is built, has changed.
@@ -35,7 +36,7 @@ $(E2E_KEDA_STAMP):
 E2E_RUN = $(CARGO) run --locked --quiet --package keda-kaito-scaler-e2e --bin e2e --
 
 .PHONY: e2e
-e2e: e2e-tools image-binary ## Every promise, proved against the real thing. KEDA=2.20.2 takes an older KEDA.
+e2e: e2e-tools $(if $(filter $(IMAGE_BINARY),$(E2E_SCALER)),image-binary) ## Every promise, proved against the real thing. KEDA=2.20.2 takes an older KEDA.
 	$(CARGO) test --locked --quiet --package keda-kaito-scaler-e2e
 	$(E2E_RUN) run --keda $(KEDA) --scaler $(E2E_SCALER) --json target/e2e.json $(E2E_ARGS)
 

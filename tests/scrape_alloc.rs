@@ -32,13 +32,15 @@ fn serve(listener: &TcpListener) {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{:x}\r\n{PAGE}\r\n0\r\n\r\n",
         PAGE.len()
     );
-    let (mut stream, _) = listener.accept().unwrap();
+    let Ok((mut stream, _)) = listener.accept() else { return };
     let (mut request, mut length) = ([0; 4096], 0);
     while let Ok(read @ 1..) = stream.read(&mut request[length..]) {
         length += read;
         if request[..length].ends_with(b"\r\n\r\n") {
             length = 0;
-            stream.write_all(answer.as_bytes()).unwrap();
+            if stream.write_all(answer.as_bytes()).is_err() {
+                return;
+            }
         }
     }
 }

@@ -10,6 +10,7 @@ mod generator;
 mod keda;
 mod report;
 mod scaler;
+mod shards;
 mod sleepers;
 mod start;
 mod steady;
@@ -43,7 +44,8 @@ fn main() -> Result<()> {
     })
 }
 
-const ALL: [&str; 9] = ["idle", "filtered", "plain", "dead", "tls", "sleepers", "start", "restart", "soak"];
+const ALL: [&str; 10] =
+    ["idle", "filtered", "plain", "dead", "tls", "sleepers", "start", "restart", "soak", "shards"];
 
 async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Result<()> {
     let window = if smoke { SECOND } else { 8 * SECOND };
@@ -83,7 +85,7 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
                 report.steady(&outcome);
                 outcomes.push(outcome);
             }
-            report.dead(outcomes);
+            report.dead(&outcomes);
         }
         "tls" => {
             for calls in tls::calls(cores, window).await? {
@@ -93,7 +95,7 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
         "start" => report.start(start::start(cores, size(1_000)).await?),
         "restart" => report.restart(start::restart(cores, size(2_000)).await?),
         "soak" => {
-            let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 60 * SECOND });
+            let (interval, length) = (SECOND / 10, if smoke { SECOND } else { 40 * SECOND });
             report.soak(start::soak(cores, size(500), interval, length).await?);
         }
         "sleepers" => {
@@ -101,6 +103,11 @@ async fn run(part: &str, smoke: bool, cores: &Cores, report: &mut Report) -> Res
             for (count, budget) in if smoke { vec![(5, 500)] } else { full.to_vec() } {
                 let scene = Sleepers { count, budget, window: if smoke { SECOND } else { 12 * SECOND } };
                 report.slept(scene.measure(cores).await?);
+            }
+        }
+        "shards" => {
+            for count in if smoke { vec![2] } else { vec![1, 2, 4] } {
+                report.sharded(shards::divide(cores, size(2_000), count, window).await?);
             }
         }
         other => bail!("{other:?} is no part of this bench: it has all, {}", ALL.join(", ")),

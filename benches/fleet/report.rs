@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     cores::Cores,
+    shards::Sharded,
     sleepers::Slept,
     start::{Idle, Restart, Soak, Start},
     steady::Outcome,
@@ -160,6 +161,24 @@ impl Report {
         self.say("sleepers", &line, slept);
     }
 
+    pub fn sharded(&mut self, divided: Sharded) {
+        let line = format!(
+            "{} endpoints on {} shard(s): fullest {:.2} of an even share, {:.0} scrapes/s, {:.3} CPU s/s and {:.1} MiB \
+             in all; to one shard more {} of {} InferenceSets moved, served there after {:.0} ms, calls failed: {}",
+            divided.endpoints,
+            divided.shards,
+            divided.fullest,
+            divided.scrapes_per_second,
+            divided.processor,
+            mebibytes(divided.resident_bytes),
+            divided.moved,
+            divided.sets,
+            divided.handed_over,
+            divided.calls_failed
+        );
+        self.say("shards", &line, divided);
+    }
+
     fn say(&mut self, key: &str, line: &str, figure: impl serde::Serialize) {
         if std::mem::take(&mut self.in_table) {
             println!();
@@ -176,7 +195,7 @@ impl Report {
     }
 
     /// By how much dead endpoints move the lag of the others: medians of alternating runs.
-    pub fn dead(&mut self, outcomes: Vec<Outcome>) {
+    pub fn dead(&mut self, outcomes: &[Outcome]) {
         let lag = |dead: bool, percentile: fn(&Outcome) -> f64| {
             let runs = outcomes.iter().filter(|outcome| (outcome.dead_percent > 0) == dead);
             let mut values: Vec<f64> = runs.map(percentile).collect();

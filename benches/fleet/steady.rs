@@ -113,7 +113,8 @@ impl Scene {
         for member in quiet {
             let well = (0..EACH).find(|number| self.health(member * EACH + number) == Health::Serves);
             let Some(load) = well.map(|number| fleet.members[member].loads[number].clone()) else { continue };
-            let probe = Probe { load, frames: streams.frames[member].clone(), interval: self.interval };
+            let frames = streams.frames[member].clone();
+            let probe = Probe { load, frames, interval: self.interval, number: member };
             probes.spawn(probe.run(stopped.clone()));
         }
         let pace = Duration::from_millis(5) * u32::try_from(targets.len())?;
@@ -165,17 +166,21 @@ struct Probe {
     load: Arc<Load>,
     frames: watch::Receiver<Option<Instant>>,
     interval: Duration,
+    number: usize,
 }
 
 impl Probe {
     /// Gives the times from the value to the frame, and how many frames never came.
     async fn run(mut self, mut stop: watch::Receiver<bool>) -> (Vec<Duration>, usize) {
         let (mut seen, mut lost) = (vec![], 0);
-        // Not a multiple of the interval, so that values appear at any point between two scrapes.
-        let mut pause = self.interval.mul_f64(2.1);
+        // A frame follows a scrape, so whoever waits for whole intervals always sees the same
+        // wait. Steps of the golden ratio spread evenly, over probes and in each of them.
+        let pause = |step: usize| self.interval.mul_f64(2.0 + (step as f64 * 0.618_033_988_75).fract());
         let patience = self.interval * 3 + Duration::from_secs(2);
-        while time::timeout(pause, stop.wait_for(|stop| *stop)).await.is_err() {
-            pause = pause.mul_f64(1.07).min(self.interval * 3);
+        for step in self.number.. {
+            if time::timeout(pause(step), stop.wait_for(|stop| *stop)).await.is_ok() {
+                break;
+            }
             self.frames.mark_unchanged();
             let appeared = Instant::now();
             self.load.set(1, 1);

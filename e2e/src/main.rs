@@ -1,7 +1,7 @@
 //! Proves the scaler end to end: a real etcd, API server and controller manager, real KEDA and
 //! real Helm, with stand-ins only for what needs machines: KAITO, the kubelet, kube-proxy and
-//! the model servers. Read [`world`] for how it is brought up, and [`scenarios`] for what is
-//! proved.
+//! the model servers. Read [`world`] for how it is brought up, [`stage`] for what
+//! a scenario is made of, and [`scenarios`] for what is proved.
 #![expect(clippy::large_futures, reason = "there are a few dozen, each in a task of its own")]
 
 mod api;
@@ -19,6 +19,7 @@ mod proxy;
 mod report;
 mod sandbox;
 mod scenarios;
+mod stage;
 mod vllm;
 mod world;
 
@@ -47,8 +48,9 @@ use crate::{
     keda::Release,
     report::Report,
     scenarios::Scenario,
+    stage::Stage,
     vllm::Installation,
-    world::{Setup, Stage, World},
+    world::{Setup, World},
 };
 
 /// End-to-end tests of keda-kaito-scaler.

@@ -2,12 +2,13 @@
 
 use std::{
     fmt::Write as _,
+    fs,
     path::Path,
     sync::{Mutex, PoisonError},
     time::Duration,
 };
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 use crate::certificates::write;
@@ -98,6 +99,9 @@ impl Report {
             .map(|one| json!({"name": one.scenario, "seconds": one.took.as_secs_f64(), "failure": one.failure}))
             .collect();
         let report = json!({"keda": keda, "scenarios": scenarios, "figures": figures});
+        if let Some(folder) = path.parent() {
+            fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
+        }
         write(path, &format!("{report:#}\n"))
     }
 }

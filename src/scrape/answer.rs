@@ -392,7 +392,7 @@ mod tests {
             let body = chunks.concat();
             let mut wire = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
             for chunk in &chunks {
-                wire.push_str(&format!("{:x}\r\n{chunk}\r\n", chunk.len()));
+                wire.extend([&format!("{:x}\r\n", chunk.len()), chunk, "\r\n"]);
             }
             wire.push_str("0\r\n\r\n");
             prop_assume!(body.len() <= LIMIT);

@@ -23,7 +23,7 @@ use crate::{
     api::{SCALED_OBJECT, SECRET, SERVICE, text},
     certificates::Authority,
     keda::NAMESPACE,
-    world::{LATER, SOON, Stage},
+    stage::{LATER, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[

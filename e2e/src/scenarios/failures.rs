@@ -13,7 +13,7 @@ use crate::{
     helm::RELEASE,
     keda::NAMESPACE,
     models::Model,
-    world::{LATER, SOON, Stage},
+    stage::{LATER, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[

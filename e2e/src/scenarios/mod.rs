@@ -15,7 +15,7 @@ use std::time::Duration;
 use anyhow::Result;
 use futures::future::BoxFuture;
 
-use crate::world::Stage;
+use crate::stage::Stage;
 
 /// Something that has to hold in a cluster.
 #[derive(Clone, Copy)]

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 use super::{Scenario, beside};
 use crate::{
     api::{EVENT, INFERENCE_SET, SCALED_OBJECT, condition, number, text},
-    world::{AT_ONCE, LATER, PREFIX, SOON, Stage},
+    stage::{AT_ONCE, LATER, PREFIX, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[

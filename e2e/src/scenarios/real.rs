@@ -11,8 +11,8 @@ use tokio_util::sync::CancellationToken;
 use super::Scenario;
 use crate::{
     api::{POD, condition, number, text},
+    stage::{LATER, Stage},
     vllm::load,
-    world::{LATER, Stage},
 };
 
 pub const ALL: &[Scenario] = &[Scenario {

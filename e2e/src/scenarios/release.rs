@@ -15,7 +15,7 @@ use crate::{
     },
     helm::RELEASE,
     keda::NAMESPACE,
-    world::{LATER, SOON, Stage},
+    stage::{LATER, SOON, Stage},
 };
 
 /// In this order: the release is gone after the first, and later ones install another.

@@ -9,7 +9,7 @@ use super::{Scenario, beside};
 use crate::{
     api::{HPA, condition, number},
     models::Health,
-    world::{LATER, SOON, Stage},
+    stage::{LATER, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[

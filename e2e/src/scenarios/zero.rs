@@ -15,7 +15,7 @@ use super::{Scenario, beside};
 use crate::{
     api::{EVENT, HPA, INFERENCE_SET, Objects, SCALED_OBJECT, condition, number, text},
     models::Health,
-    world::{LATER, SOON, Stage},
+    stage::{LATER, SOON, Stage},
 };
 
 pub const ALL: &[Scenario] = &[
