@@ -130,7 +130,7 @@ fn metadata(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Map<Stri
         set("inFlightDeadline", go_duration::format(deadline));
     }
     if let Some(wake) = &annotations.wake_source {
-        set("wakeSource", format!("{}:{}", wake.service, wake.port));
+        set("wakeSource", wake.to_string());
     }
     if spec.replicas.to_zero {
         // Also where it is the default: another trigger is another target, and a target starts

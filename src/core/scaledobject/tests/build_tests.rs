@@ -45,6 +45,10 @@ fn to_zero_from_one_and_from_more() {
     };
     assert_eq!(fields(&one), [Some(0), None, Some(300), Some(300)]);
     assert_eq!(fields(&more), [Some(3), Some(0), Some(600), Some(600)]);
+
+    let secure = [("wake-source", "https://demo-inferencepool-epp:9090")];
+    let secure = our_trigger(&wanted(&[OLDER, &secure].concat())).wake_source.unwrap();
+    assert_eq!(secure.protocol, crate::core::trigger::Protocol::Https);
 }
 
 #[test]
