@@ -180,8 +180,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let (fleet_events, fleet) = mpsc::channel(64);
 
     // Whatever can fail comes first, and starts nothing that would go on.
-    let mut file_discovery = None;
-    let mut cluster = None;
+    let (mut file_discovery, mut cluster) = (None, None);
     match &options.source {
         Source::File(path) => {
             if !options.bind_address.is_loopback() {
