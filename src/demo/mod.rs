@@ -1,8 +1,15 @@
 //! `demo`: the scaler at work on this machine. A simulated fleet and gateway on loopback, the
 //! real engine, and a stand-in for KEDA and the HPA that speaks the real protocol.
+//!
+//! To zero and back goes the way it goes in a cluster: annotations opt in, the provisioner has
+//! the gateway tried and makes the ScaledObject, KEDA's stand-in follows that one, and the
+//! engine reads the gateway and pushes. Not as in a cluster are the API server, which is in
+//! memory, where the engine finds pods and gateway, which is the endpoints file, and times,
+//! which are compressed.
 
 mod history;
 mod observe;
+mod opt_in;
 mod plots;
 mod report;
 mod scenario;
@@ -32,7 +39,7 @@ use self::{
 use crate::{
     clock::Clock,
     run::{self, RunOptions},
-    sim::keda::{self, Journal, Scale},
+    sim::keda::{self, Journal, Scale, ScaledObject},
 };
 
 /// What `demo` is told.
@@ -50,12 +57,15 @@ pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
     let scenario = if options.fast { Scenario::fast() } else { Scenario::whole() };
     let folder = Folder::new().context("failed to make a folder for the endpoints file")?;
     let endpoints_file = folder.0.join("endpoints.json");
-    let stage = Stage::new(scenario, endpoints_file.clone(), Clock::start());
+    let mut stage = Stage::new(scenario, endpoints_file.clone(), Clock::start());
     let gate = stage.set().await?;
+    let object = opt_in::scaled_object(&stage.scenario, gate.address, stage.clock).await?;
+    println!("Opted in by annotations: the gateway was read, so the ScaledObject that was made goes to zero.\n");
     let engine =
         run::start(RunOptions::for_file(endpoints_file)).await.context("failed to start the engine")?;
+    stage.begin();
     // Whatever becomes of the play, the engine stops in its own order.
-    let played = play(&stage, gate, engine.grpc_address(), engine.metrics_address()).await;
+    let played = play(&stage, gate, object, engine.grpc_address(), engine.metrics_address()).await;
     engine.stop().await;
 
     let (history, scaler_share) = played?;
@@ -71,6 +81,7 @@ pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
 async fn play(
     stage: &Stage,
     gate: Gate,
+    object: ScaledObject,
     grpc: SocketAddr,
     metrics: SocketAddr,
 ) -> Result<(History, Option<f64>)> {
@@ -78,7 +89,6 @@ async fn play(
     let mut tasks: JoinSet<Result<()>> = JoinSet::new();
     let world = stage.clone().play(gate, scale.clone(), stop.clone());
     tasks.spawn(async move { Ok(world.await?) });
-    let object = stage.scenario.scaled_object.clone();
     let autoscaling = keda::run(object, grpc, scale.clone(), journal.clone(), stage.clock, stop.clone());
     tasks.spawn(async move { Ok(autoscaling.await?) });
 

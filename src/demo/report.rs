@@ -59,8 +59,9 @@ fn page(source: Source<'_>, summary: &DemoSummary) -> Result<String, ReportError
          <title>keda-kaito-scaler demo</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<main>\n\
          <header><h1>From zero to {most} replicas and back</h1>\n\
          <p>One run of <code>keda-kaito-scaler demo</code>: the real scaler, which read simulated vLLM servers and \
-         their gateway over HTTP, and a stand-in for KEDA and the HPA, which called it over gRPC. Time is compressed: \
-         a model starts in seconds, and the HPA and KEDA act in seconds too.</p></header>\n\
+         their gateway over HTTP, and a stand-in for KEDA and the HPA, which called it over gRPC. The model opted in \
+         by its annotations, and the ScaledObject was made once the gateway had been read. Time is compressed: a \
+         model starts in seconds, and the HPA and KEDA act in seconds too.</p></header>\n\
          <section class=\"tiles\">\n{tiles}</section>\n{sections}{decisions}\
          <footer>keda-kaito-scaler {version}</footer>\n</main>\n</body>\n</html>\n",
         most = summary.most_replicas,

@@ -1,7 +1,7 @@
 //! What happens in the demo, and to whom. Time is compressed: what takes minutes on GPUs takes
 //! seconds here, for the model, the HPA and KEDA alike.
 
-use std::{collections::HashMap, time::Duration};
+use std::time::Duration;
 
 use crate::{
     core::names::InferenceSetKey,
@@ -22,6 +22,7 @@ pub struct Scenario {
     /// Mean tokens of a prompt and of an answer.
     pub tokens: (u32, u32),
     pub profile: Profile,
+    /// Without what the model's annotations come to.
     pub scaled_object: ScaledObject,
     /// The gateway holds requests back while every replica has this many waiting.
     pub hold_at_waiting: usize,
@@ -118,7 +119,8 @@ impl Scenario {
                 namespace: NAMESPACE.into(),
                 name: NAME.into(),
                 triggers: triggers(speed),
-                min_replicas: 0,
+                // Until it has opted in.
+                min_replicas: 1,
                 max_replicas: 6,
                 cooldown: seconds(3.0),
                 polling_interval: seconds(1.0),
@@ -138,31 +140,29 @@ impl Scenario {
 const BURST: &str = "burst";
 
 /// Two triggers, of which the HPA follows the one that asks for more: waiting requests make
-/// it grow fast, running ones keep it from shrinking while all are busy and none waits.
+/// it grow fast, running ones keep it from shrinking while all are busy and none waits. The
+/// first is the one that is provisioned: only its times are written here.
 fn triggers(speed: u32) -> Vec<Trigger> {
     // The shortest interval that a trigger may ask for is 100 ms.
     let scrape_interval = (250 / speed).max(100);
     let hold = 2000 / speed;
-    let trigger = |metric: &str, target: f64, push| Trigger {
-        push,
-        metadata: HashMap::from(
-            [
-                ("inferenceSetNamespace", NAMESPACE.to_owned()),
-                ("inferenceSetName", NAME.to_owned()),
-                ("metricName", metric.to_owned()),
-                ("threshold", target.to_string()),
-                ("aggregation", "sum".to_owned()),
-                ("scrapeInterval", format!("{scrape_interval}ms")),
-                ("scrapeTimeout", "1s".to_owned()),
-                ("activationHold", format!("{hold}ms")),
-            ]
-            .map(|(key, value)| (key.to_owned(), value)),
-        ),
+    let trigger = |push, more: &[(&str, String)]| {
+        let times = [
+            ("scrapeInterval", format!("{scrape_interval}ms")),
+            ("scrapeTimeout", "1s".to_owned()),
+            ("activationHold", format!("{hold}ms")),
+        ];
+        let metadata =
+            times.iter().chain(more).map(|(key, text)| ((*key).to_owned(), text.clone())).collect();
+        Trigger { push, metadata }
     };
-    vec![
-        trigger("vllm:num_requests_waiting", WAITING_TARGET, true),
-        trigger("vllm:num_requests_running", RUNNING_TARGET, false),
-    ]
+    let running = [
+        ("inferenceSetNamespace", NAMESPACE.to_owned()),
+        ("inferenceSetName", NAME.to_owned()),
+        ("metricName", "vllm:num_requests_running".to_owned()),
+        ("threshold", RUNNING_TARGET.to_string()),
+    ];
+    vec![trigger(true, &[]), trigger(false, &running)]
 }
 
 /// Kubernetes' default behavior, compressed.

@@ -115,13 +115,6 @@ impl Stage {
         let (listener, address) = bind(Ipv4Addr::new(127, 0, 9, 1)).await?;
         let listing = self.world().cluster.listing(Some(address), self.clock.now());
         endpoints_file::write(&self.endpoints_file, &listing).await?;
-        Ok(Gate { listener, address, written: listing })
-    }
-
-    /// Moves the world on until `stop`.
-    pub async fn play(self, gate: Gate, scale: Scale, stop: CancellationToken) -> Result<(), StageError> {
-        let Gate { listener, address: gateway, mut written } = gate;
-        // Dropping it ends every server.
         let mut servers = JoinSet::new();
         let shown = self.clone();
         let respond = move |path: &str, _: Option<&str>| {
@@ -132,8 +125,20 @@ impl Stage {
                 _ => Answer::status(http::StatusCode::NOT_FOUND),
             })
         };
-        servers.spawn(serve(listener, respond, self.gateway.clone(), stop.child_token()));
+        servers.spawn(serve(listener, respond, self.gateway.clone(), CancellationToken::new()));
+        Ok(Gate { servers, address, written: listing })
+    }
 
+    /// From now on time counts: whatever was done before belongs to setting the stage.
+    pub fn begin(&mut self) {
+        self.began = self.clock.now();
+        let Scenario { schedule, tokens, .. } = &*self.scenario;
+        self.world().traffic = Traffic::new(schedule.clone(), *tokens, self.began, SEED);
+    }
+
+    /// Moves the world on until `stop`.
+    pub async fn play(self, gate: Gate, scale: Scale, stop: CancellationToken) -> Result<(), StageError> {
+        let Gate { mut servers, address: gateway, mut written } = gate;
         let model_server = Arc::new(ModelServer::new(&self.scenario.key.name));
         // A pod's server ends when its guard is dropped.
         let mut guards: HashMap<String, DropGuard> = HashMap::new();
@@ -220,11 +225,12 @@ impl Stage {
     }
 }
 
-/// The gateway's socket and the file as it was first written.
+/// The gateway, which serves, and the file as it was first written.
 #[derive(Debug)]
 pub struct Gate {
-    listener: TcpListener,
-    address: SocketAddr,
+    /// Dropping it ends every server.
+    servers: JoinSet<()>,
+    pub address: SocketAddr,
     written: EndpointsFile,
 }
 
