@@ -60,7 +60,9 @@ pub async fn run(options: DemoOptions) -> Result<DemoSummary> {
     let mut stage = Stage::new(scenario, endpoints_file.clone(), Clock::start());
     let gate = stage.set().await?;
     let object = opt_in::scaled_object(&stage.scenario, gate.address, stage.clock).await?;
-    println!("Opted in by annotations: the gateway was read, so the ScaledObject that was made goes to zero.\n");
+    println!(
+        "Opted in by annotations: the gateway was read, so the ScaledObject that was made goes to zero.\n"
+    );
     let engine =
         run::start(RunOptions::for_file(endpoints_file)).await.context("failed to start the engine")?;
     stage.begin();

@@ -275,6 +275,29 @@ async fn asleep_for_five_minutes_and_loading_for_five_the_stream_lives_and_no_ca
     assert!(frames.iter().all(|(_, frame)| frame.is_ok()), "and later only a clean end");
 }
 
+/// KEDA zeroes a model whose cooldown is over at the first poll that finds it inactive.
+#[tokio::test(start_paused = true)]
+async fn a_model_that_may_go_to_zero_from_now_on_is_active_for_its_hold_time() {
+    let mut rig = Rig::start().await;
+    let idle = crate::sim::fixtures::vllm_page(0, 0, 0.5).to_string();
+    rig.pages.set(POD, idle.clone());
+    rig.discover(1, Some(Readiness::Ready)).await;
+    let hold = Duration::from_secs(31);
+    let opted_in = || object(&[("wakeReplicas", "1")]);
+    for object in [object(&[]), opted_in()] {
+        let asked =
+            async |rig: &mut Rig| rig.client.is_active(object.clone()).await.unwrap().into_inner().result;
+        assert!(asked(&mut rig).await, "new, or only just opted in");
+        tokio::time::sleep(hold).await;
+        assert!(!asked(&mut rig).await, "a hold time without demand");
+    }
+    // A scaler that has just started knows nothing of what was.
+    let mut restarted = Rig::start().await;
+    restarted.pages.set(POD, idle);
+    restarted.discover(1, Some(Readiness::Ready)).await;
+    assert!(restarted.client.is_active(opted_in()).await.unwrap().into_inner().result);
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_stream_ends_cleanly_once_its_replicas_serve_and_once_it_is_drained() {
     let mut rig = Rig::start().await;

@@ -118,7 +118,7 @@ const METRICS: &str =
     "- {name: 'vllm:num_requests_waiting', type: gauge, source: modelpod, upthreshold: 10, downthreshold: 1}";
 
 /// A cluster in which the replaced scaler left one object, with what a user added to it.
-fn left_behind(version: &str) -> ApiServer {
+pub(super) fn left_behind(version: &str) -> ApiServer {
     let (_, text) = OBJECTS.iter().find(|(it, _)| *it == version).unwrap();
     let object: Value = serde_saphyr::from_str(text).unwrap();
     let server = cluster();

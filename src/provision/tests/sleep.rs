@@ -135,16 +135,20 @@ async fn who_no_longer_leads_asks_nothing() {
 /// target that starts with its hold time.
 #[tokio::test(start_paused = true)]
 async fn opting_in_and_adoption_make_another_target() {
-    let server = cluster();
-    server.put(opted_in());
-    let world = World::leading(&server);
-    let before = world.made().await["spec"]["triggers"][0]["metadata"].clone();
-    world.answer(Some(Readability::Readable));
-    world.holds("/spec/minReplicaCount", &json!(0)).await;
-    let after = world.scaled_object().unwrap()["spec"]["triggers"][0]["metadata"].clone();
-    assert_ne!(before, after);
-    assert_eq!(after["wakeReplicas"], "1");
-    world.stop().await;
+    let opting_in = cluster();
+    opting_in.put(opted_in());
+    let adopted = super::adopt::left_behind("0.5.1");
+    annotate(&adopted, "demo", "scale-to-zero", "true");
+    for server in [opting_in, adopted] {
+        let world = World::leading(&server);
+        let before = world.made().await["spec"]["triggers"][0]["metadata"].clone();
+        world.answer(Some(Readability::Readable));
+        world.holds("/spec/minReplicaCount", &json!(0)).await;
+        let after = world.scaled_object().unwrap()["spec"]["triggers"][0]["metadata"].clone();
+        assert_ne!(before, after);
+        assert_eq!(after["wakeReplicas"], "1");
+        world.stop().await;
+    }
 }
 
 /// Somebody's own ScaledObject, with a trigger of ours and no floor.
