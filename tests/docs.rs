@@ -2,12 +2,13 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use keda_kaito_scaler::core::{
     annotations,
     check::{Assumptions, check},
     trigger::{self, Trigger},
+    trouble::{Stuck, Trouble},
 };
 use serde_json::Value;
 
@@ -51,6 +52,16 @@ fn the_example_of_a_trigger_is_good() {
         let metadata = object["spec"]["triggers"][0]["metadata"].as_object().unwrap();
         let texts = metadata.iter().map(|(key, text)| (key.as_str(), text.as_str().expect("text")));
         Trigger::parse(texts, None).unwrap();
+    }
+}
+
+#[test]
+fn every_event_on_a_scaled_object_has_its_row() {
+    let page = page();
+    let stuck = Stuck { pods: Vec::new(), not_created: 1, deadline: Duration::from_secs(900) };
+    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck)] {
+        let reason = trouble.reason();
+        assert!(page.contains(&format!("\n| `{reason}` |")), "{reason} is not documented");
     }
 }
 
