@@ -10,7 +10,7 @@ use serde_saphyr::Spanned;
 use super::{
     annotations::{Decision, Facts, PREFIX, Refusal, Role, Source, Wake, decide},
     names::InferenceSetKey,
-    scaledobject::{Owner, build},
+    scaledobject::{Owner, Reach, build},
     wake::Readability,
 };
 
@@ -217,7 +217,9 @@ impl Check<'_> {
                     uid: or(uid, "(given by the API server)"),
                     api_version: api_version.to_owned(),
                 };
-                self.checked.objects.push(build(&owner, &spec, &self.assumptions.scaler_address));
+                let scaler_address = &self.assumptions.scaler_address;
+                let reach = Reach { scaler_address, certificates: None };
+                self.checked.objects.push(build(&owner, &spec, reach));
             }
         }
     }

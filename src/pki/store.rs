@@ -92,6 +92,9 @@ impl Settings {
 pub struct Standing {
     /// Set once there is a usable pair of chains, and kept: renewals go on inside of it.
     pub config: Option<Arc<ArcSwap<ServerConfig>>>,
+    /// What KEDA finds in them, in words that change with it: which client leaf, and the CAs by
+    /// which it knows the server. `None` where it can't use them.
+    pub found_by_keda: Option<Arc<str>>,
     /// When the leaves that the Secrets hold end.
     pub server_end: Option<Moment>,
     pub client_end: Option<Moment>,
@@ -103,6 +106,7 @@ impl fmt::Debug for Standing {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Standing")
             .field("is_served", &self.config.is_some())
+            .field("found_by_keda", &self.found_by_keda)
             .field("server_end", &self.server_end)
             .field("client_end", &self.client_end)
             .field("missing", &self.missing)
@@ -295,6 +299,11 @@ impl Store {
         let missing = server_leaf.as_ref().err().or(client_leaf.as_ref().err()).cloned();
         let cas = client.cas.iter().filter(|ca| !ca.facts.validity.has_expired(now));
         let cas: Vec<_> = cas.map(|ca| ca.facts.fingerprint).collect();
+        let found_by_keda = client_leaf.as_ref().ok().map(|leaf| {
+            let cas = server.cas.iter().map(|ca| ca.facts.fingerprint.to_string());
+            let all: Vec<_> = [leaf.fingerprint.to_string()].into_iter().chain(cas).collect();
+            Arc::from(all.join(" "))
+        });
         let wanted = server_leaf.ok().map(|leaf| (leaf.fingerprint, cas));
 
         let mut made = None;
@@ -311,6 +320,7 @@ impl Store {
         self.announce(|standing| {
             [standing.server_end, standing.client_end] = ends;
             standing.missing = failed;
+            standing.found_by_keda = found_by_keda;
             match (&standing.config, made) {
                 (Some(config), Some(made)) => config.store(made),
                 (None, Some(made)) => standing.config = Some(Arc::new(ArcSwap::new(made))),

@@ -80,6 +80,11 @@ impl<T: Observed> Collection<T> {
         self.concerning.get(set).into_iter().flatten().filter_map(|key| self.objects.get(key))
     }
 
+    /// Every InferenceSet that an object of this kind concerns.
+    pub fn concerned(&self) -> impl Iterator<Item = InferenceSetKey> {
+        self.concerning.keys().cloned()
+    }
+
     /// Takes in what the watch says; gives the InferenceSets whose plan may have changed.
     pub fn take(&mut self, event: Event<DynamicObject>) -> Vec<InferenceSetKey> {
         match event {

@@ -16,6 +16,7 @@ mod index;
 mod notices;
 mod observed;
 mod queue;
+mod renewals;
 mod served;
 mod session;
 mod step;
@@ -33,7 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use self::asking::WakeSources;
-use crate::metrics::Metrics;
+use crate::{metrics::Metrics, pki::store::Standing};
 
 /// What provisioning needs from the rest of the program.
 #[derive(Clone)]
@@ -41,6 +42,8 @@ pub struct Provisioner {
     pub client: Client,
     /// `HOST:PORT` under which KEDA reaches the scaler; it goes into every trigger.
     pub scaler_address: String,
+    /// Which certificates KEDA finds.
+    pub standing: Receiver<Standing>,
     /// The pod's name, for events.
     pub instance: Option<String>,
     pub metrics: Metrics,

@@ -12,6 +12,7 @@ use super::{
     index::Index,
     notices::{Notice, Notices},
     queue::{Queue, Verdict},
+    renewals::Renewals,
     served::Served,
     step::{Circumstances, step},
     watch::watch,
@@ -32,6 +33,7 @@ pub(super) struct Session<'a> {
     index: Index,
     queue: Queue,
     asking: Asking,
+    renewals: Renewals,
     notices: Notices,
     /// Where the API server refuses what we make, what it said.
     rejections: HashMap<InferenceSetKey, Notice>,
@@ -51,6 +53,7 @@ impl<'a> Session<'a> {
             index: Index::new(served),
             queue: Queue::default(),
             asking: Asking::new(provisioner.wake_sources.clone()),
+            renewals: Renewals::new(provisioner.standing.clone()),
             notices: Notices::new(metrics.clone()),
             rejections: HashMap::new(),
             working: FuturesUnordered::new(),
@@ -85,6 +88,10 @@ impl<'a> Session<'a> {
                     }
                 }
                 sets = self.asking.answered() => sets.into_iter().for_each(|set| self.queue.add(set)),
+                () = self.renewals.renewed() => {
+                    info!("certificates were renewed: KEDA is made to begin anew with them");
+                    self.index.inference_sets.concerned().for_each(|set| self.queue.add(set));
+                }
                 () = self.queue.end_of_pause() => {}
             }
         }
@@ -93,8 +100,11 @@ impl<'a> Session<'a> {
     /// Plans for the next InferenceSet, and starts what has to be written.
     fn start_next(&mut self) {
         let Some(set) = self.queue.start() else { return };
-        let circumstances =
-            Circumstances { served: self.served, scaler_address: &self.provisioner.scaler_address };
+        let circumstances = Circumstances {
+            served: self.served,
+            scaler_address: &self.provisioner.scaler_address,
+            certificates: self.renewals.current(),
+        };
         let Some(step) = step(&self.index, &set, &self.asking.known(&set), circumstances) else {
             self.asking.ask(&set, None);
             self.rejections.remove(&set);

@@ -16,7 +16,8 @@ use crate::core::{
     annotations::{Decision, Facts, Source, Wake, decide, sleepless},
     names::InferenceSetKey,
     scaledobject::{
-        self, Action, Owner, Plan, Sleeper, build, hpa_rival, left_alone, owned_goes_to_zero, plan, sleeper,
+        self, Action, Owner, Plan, Reach, Sleeper, build, certificates_in, hpa_rival, left_alone,
+        owned_goes_to_zero, plan, sleeper,
     },
 };
 
@@ -37,6 +38,8 @@ pub(super) struct Circumstances<'a> {
     pub served: &'a Served,
     /// `HOST:PORT` under which KEDA reaches the scaler.
     pub scaler_address: &'a str,
+    /// Which certificates KEDA finds; `None` while that is not known.
+    pub certificates: Option<&'a str>,
 }
 
 /// The next step for an InferenceSet, with what is known of its wake-up source; `None` where there is none, or it is going and the
@@ -110,7 +113,10 @@ pub(super) fn step(
         Decision::Refused(refusal) => (untouched, vec![notice(refusal.reason(), refusal.to_string())]),
         Decision::Provision { spec, warnings } => {
             asks = spec.annotations.scale_to_zero.then(|| Question(spec.annotations.wake_source.clone()));
-            let desired = build(&owner, &spec, circumstances.scaler_address);
+            // Not known is not changed.
+            let certificates = circumstances.certificates.or_else(|| certificates_in(&owner, &observed));
+            let reach = Reach { scaler_address: circumstances.scaler_address, certificates };
+            let desired = build(&owner, &spec, reach);
             let rival = index.hpas.of(key).find_map(|hpa| hpa_rival(&owner, &hpa.0));
             let plan = plan(&owner, Some(&desired), &observed, rival.as_ref());
             let mut notices: Vec<_> =

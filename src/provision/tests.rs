@@ -5,6 +5,7 @@ mod lead;
 mod lifecycle;
 mod load;
 mod others;
+mod renewals;
 mod report;
 mod sleep;
 
@@ -26,6 +27,7 @@ use crate::{
         wake::{Answers, Asked, Obstacle, Readability},
     },
     metrics::Metrics,
+    pki::store::Standing,
     sim::api_server::ApiServer,
     targets::Targets,
 };
@@ -40,6 +42,7 @@ struct World {
     /// Which wake-up sources are to be tried, and what came of it.
     asked: watch::Receiver<Arc<Asked>>,
     answers: watch::Sender<Arc<Answers>>,
+    standing: watch::Sender<Standing>,
     /// KEDA can reach the scaler from when this is sent to.
     live: Option<oneshot::Sender<()>>,
     cancel: CancellationToken,
@@ -75,9 +78,11 @@ impl World {
             Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock, Tenancy::AnyNamespace), clock);
         let (asking, asked) = watch::channel(Arc::default());
         let answers = watch::Sender::default();
+        let standing = watch::Sender::default();
         let provisioner = Provisioner {
             client: server.client(),
             scaler_address: ADDRESS.to_owned(),
+            standing: standing.subscribe(),
             instance: Some("scaler-0".to_owned()),
             metrics: metrics.clone(),
             wake_sources: WakeSources { asked: asking, answers: answers.subscribe() },
@@ -88,7 +93,7 @@ impl World {
         let live_at_last = async { drop(is_live.await) };
         tasks.spawn(provisioner.run(live_at_last, leads, cancel.clone()));
         let (server, live) = (server.clone(), Some(live));
-        Self { server, metrics, leader, asked, answers, live, cancel, tasks }
+        Self { server, metrics, leader, asked, answers, standing, live, cancel, tasks }
     }
 
     /// A provisioner that provisions.
@@ -104,6 +109,11 @@ impl World {
         let demo = InferenceSetKey::new("team-a", "demo");
         let answers = readability.map(|readability| (demo, readability)).into_iter().collect();
         self.answers.send_replace(Arc::new(answers));
+    }
+
+    /// The Secrets hold certificates of that name.
+    fn certificates(&self, name: &str) {
+        self.standing.send_modify(|standing| standing.found_by_keda = Some(name.into()));
     }
 
     /// The ScaledObject of `demo`.

@@ -225,6 +225,7 @@ impl Cluster {
         let provisioner = Provisioner {
             client: self.client.clone(),
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
+            standing: self.standing.clone(),
             instance: self.options.pod.clone(),
             metrics,
             wake_sources: WakeSources { asked: self.asked.clone(), answers: self.answers.subscribe() },

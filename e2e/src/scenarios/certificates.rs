@@ -114,6 +114,8 @@ async fn rotation(stage: Stage) -> Result<()> {
     stage.metric_is("demo", 18.0).await?;
     world.streams_are_open(SOON).await?;
     let failed_before = failed_streams(&stage).await?;
+    let begun_with = named(stage.api().get(&SCALED_OBJECT.named(&stage.namespace, "demo")).await?.as_ref());
+    ensure!(!begun_with.is_empty(), "the trigger does not say with which certificates KEDA began");
 
     // The keys of both CAs are lost, and then the certificates: everything is made anew.
     let mut old = vec![];
@@ -172,11 +174,22 @@ async fn rotation(stage: Stage) -> Result<()> {
     // Its push streams are another matter: KEDA 2.21 goes on with the certificates that it had when it
     // began to watch a ScaledObject ("the scaler is closed"), until the ScaledObject's spec changes.
     for name in ["demo", "late"] {
-        let touched = json!({"spec": {"cooldownPeriod": 299}});
-        stage.api().merge(&SCALED_OBJECT.named(&stage.namespace, name), touched).await?;
+        let object = SCALED_OBJECT.named(&stage.namespace, name);
+        let names_the_new_ones = stage.api().until(&object, "names the new certificates", LATER, |object| {
+            let now = named(object);
+            (now != begun_with).then_some(()).ok_or(now)
+        });
+        stage.steady("demo", 2, names_the_new_ones).await?;
     }
-    stage.steady("demo", 2, world.streams_are_open(LATER)).await?;
+    let begun = Instant::now();
+    stage.steady("demo", 2, world.streams_are_open(SOON)).await?;
+    stage.figure("new certificates named → KEDA's streams are back", "s", &[begun.elapsed().as_secs_f64()]);
     world.scaler_available(2).await
+}
+
+/// The certificates that a ScaledObject's trigger names.
+fn named(object: Option<&Value>) -> String {
+    object.map(|object| text(object, "/spec/triggers/0/metadata/certificates")).unwrap_or_default()
 }
 
 /// StreamIsActive calls that ended with anything but OK, over all pods that live.

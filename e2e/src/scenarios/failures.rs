@@ -7,9 +7,12 @@ use futures::FutureExt;
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use super::{Scenario, alone};
+use super::{
+    Scenario, alone,
+    zero::{TRIGGER, to_zero},
+};
 use crate::{
-    api::{DEPLOYMENT, LEASE, text},
+    api::{DEPLOYMENT, LEASE, number, text},
     helm::RELEASE,
     keda::NAMESPACE,
     models::Model,
@@ -23,9 +26,11 @@ pub const ALL: &[Scenario] = &[
         |stage| killed(stage).boxed(),
     ),
     alone("scaler-rollout", "a rolling update of the scaler", |stage| rollout(stage).boxed()),
-    alone("leader-killed", "the other replica takes over what only one does", |stage| {
-        leader_killed(stage).boxed()
-    }),
+    alone(
+        "leader-killed",
+        "without a leader a model still wakes; the other replica takes over what only one does",
+        |stage| leader_killed(stage).boxed(),
+    ),
     alone("keda-restarted", "KEDA's operator is restarted", |stage| keda_restarted(stage).boxed()),
     alone("api-server-restarted", "the API server is restarted", |stage| api_server_restarted(stage).boxed()),
     alone("etcd-halted", "etcd hangs for ten seconds", |stage| etcd_halted(stage).boxed()),
@@ -93,8 +98,21 @@ async fn leader_killed(stage: Stage) -> Result<()> {
         leader.filter(|leader| processes.contains_key(leader)).ok_or(holder)
     });
     let leader = leader.await?;
+    stage.inference_set("asleep", 0, &[]).await?;
+    let gateway = stage.endpoint_picker("asleep").await?;
+    gateway.hold(0);
+    stage.scaled_object("asleep", to_zero(None), &TRIGGER).await?;
+    stage.ready("asleep").await?;
+    let knows = |target: &serde_json::Value| number(target, "/replicas") == Some(0);
+    stage.target("asleep", "knows its gateway", knows).await?;
     let begun = Instant::now();
     stage.world.kubelet.kill(&leader).await?;
+    gateway.hold(1);
+    let woken = stage.wants("asleep", 1, LATER).await?;
+    let waited = woken.saturating_duration_since(begun).as_secs_f64();
+    stage.figure("leader killed, and a model is asked for → it wakes", "s", &[waited]);
+    // That takes no Lease: the next leader is 15 s away.
+    ensure!(waited < 10.0, "the wake-up waited for a new leader: {waited} s");
     let model = stage.annotated("demo", 5, &[]).await?;
     stage.ready("demo").await?;
     stage.figure("leader killed → a new InferenceSet is Ready", "s", &[begun.elapsed().as_secs_f64()]);

@@ -34,7 +34,7 @@ pub const ALL: &[Scenario] = &[
 ];
 
 /// As little delay on the way down as KEDA allows.
-fn to_zero(behavior: Option<Value>) -> Value {
+pub(super) fn to_zero(behavior: Option<Value>) -> Value {
     let mut spec =
         json!({"minReplicaCount": 0, "maxReplicaCount": 5, "pollingInterval": 1, "cooldownPeriod": 1});
     if let Some(behavior) = behavior {
@@ -43,7 +43,7 @@ fn to_zero(behavior: Option<Value>) -> Value {
     spec
 }
 
-const TRIGGER: [(&str, &str); 3] =
+pub(super) const TRIGGER: [(&str, &str); 3] =
     [("metricName", "vllm:num_requests_waiting"), ("threshold", "10"), ("activationHold", "0s")];
 
 /// How many models wake up, and how often each.

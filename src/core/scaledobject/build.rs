@@ -2,17 +2,42 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, KIND, MANAGED_BY, Owner, TRIGGER_AUTHENTICATION, TRIGGER_NAME};
+use super::{API_VERSION, KIND, MANAGED_BY, Owner, TRIGGER_AUTHENTICATION, TRIGGER_NAME, plan::is_kept};
 use crate::core::{
     annotations::{Metrics, ScalingSpec, Steps},
     go_duration,
     trigger::{Combine, policy},
 };
 
-/// The ScaledObject for `owner`, holding exactly the fields that we own. `scaler_address` is
-/// `HOST:PORT`, under which KEDA reaches us.
+/// How KEDA reaches us.
+#[derive(Clone, Copy, Debug)]
+pub struct Reach<'a> {
+    /// `HOST:PORT`.
+    pub scaler_address: &'a str,
+    /// Which certificates KEDA finds for it, in any words that change with them; `None` where
+    /// that is not known.
+    ///
+    /// It is written into the trigger though nobody reads it there: KEDA's loop that listens for
+    /// pushes keeps the certificates that it began with. Once KEDA has built another scaler with
+    /// newer ones, which any failed call makes it do, that loop can never connect again. A
+    /// changed trigger makes KEDA begin anew.
+    pub certificates: Option<&'a str>,
+}
+
+/// The key of [`Reach::certificates`].
+const CERTIFICATES: &str = "certificates";
+
+/// The certificates with which KEDA began, as `owner`'s ScaledObject says.
 #[must_use]
-pub fn build(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Value {
+pub fn certificates_in<'a>(owner: &Owner, observed: &[&'a Value]) -> Option<&'a str> {
+    let ours = observed.iter().find(|object| is_kept(object, owner))?;
+    let mut triggers = ours["spec"]["triggers"].as_array()?.iter();
+    triggers.find(|trigger| trigger["name"] == TRIGGER_NAME)?["metadata"][CERTIFICATES].as_str()
+}
+
+/// The ScaledObject for `owner`, holding exactly the fields that we own.
+#[must_use]
+pub fn build(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
     let Owner { key, uid, api_version } = owner;
     json!({
         "apiVersion": API_VERSION,
@@ -38,11 +63,11 @@ pub fn build(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Value {
                 "blockOwnerDeletion": true,
             }],
         },
-        "spec": body(owner, spec, scaler_address),
+        "spec": body(owner, spec, reach),
     })
 }
 
-fn body(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Value {
+fn body(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
     let annotations = &spec.annotations;
     let mut body = json!({
         "scaleTargetRef": {
@@ -66,7 +91,7 @@ fn body(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Value {
             "name": TRIGGER_NAME,
             "metricType": "AverageValue",
             "authenticationRef": {"kind": "ClusterTriggerAuthentication", "name": TRIGGER_AUTHENTICATION},
-            "metadata": metadata(owner, spec, scaler_address),
+            "metadata": metadata(owner, spec, reach),
         }],
     });
     if let Some(cooldown) = annotations.cooldown_period {
@@ -98,13 +123,13 @@ fn steps(steps: &Steps) -> Value {
 }
 
 /// The trigger's metadata: text throughout, defaults left out.
-fn metadata(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Map<String, Value> {
+fn metadata(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Map<String, Value> {
     let annotations = &spec.annotations;
     let mut metadata = Map::new();
     let mut set = |key: &str, text: String| {
         metadata.insert(key.to_owned(), text.into());
     };
-    set("scalerAddress", scaler_address.to_owned());
+    set("scalerAddress", reach.scaler_address.to_owned());
     set("inferenceSetName", owner.key.name.to_string());
     set("inferenceSetNamespace", owner.key.namespace.to_string());
     match &annotations.metrics {
@@ -137,6 +162,9 @@ fn metadata(owner: &Owner, spec: &ScalingSpec, scaler_address: &str) -> Map<Stri
         // with its hold time. So a model that was idle before it may go to zero has its whole
         // cooldown first.
         set("wakeReplicas", spec.replicas.min.to_string());
+    }
+    if let Some(certificates) = reach.certificates {
+        set(CERTIFICATES, certificates.to_owned());
     }
     metadata
 }

@@ -43,7 +43,7 @@ fn spec(annotations: &[(&str, &str)]) -> ScalingSpec {
 }
 
 fn wanted(annotations: &[(&str, &str)]) -> Value {
-    build(&owner(), &spec(annotations), ADDRESS)
+    build(&owner(), &spec(annotations), Reach { scaler_address: ADDRESS, certificates: None })
 }
 
 fn yaml(object: &Value) -> String {

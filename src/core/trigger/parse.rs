@@ -36,9 +36,18 @@ pub const KEYS: &[&str] = &[
     "wakeReplicas",
 ];
 
-/// Keys that others read: KEDA, and version 0.4 of the scaler that this one replaces.
-const OTHERS_KEYS: &[&str] =
-    &["scalerName", "scalerAddress", "enableTLS", "unsafeSsl", "caCert", "tlsClientCert", "tlsClientKey"];
+/// Keys that others read: KEDA, version 0.4 of the scaler that this one replaces, and nobody,
+/// for `certificates` is there to be changed (`scaledobject::Reach`).
+const OTHERS_KEYS: &[&str] = &[
+    "scalerName",
+    "scalerAddress",
+    "enableTLS",
+    "unsafeSsl",
+    "caCert",
+    "tlsClientCert",
+    "tlsClientKey",
+    "certificates",
+];
 
 /// The port of the model server's Service. Triggers written for the old scaler name it, since
 /// that scraped through the Service; pods are scraped directly, on their own port.

@@ -161,6 +161,7 @@ async fn upgrade_and_rollback_beside_the_existing_scaler() {
     let mut replica = Replica::start(&api, true, || LATE_2048);
     let config = replica.served().await;
     let old_end = replica.standing.borrow().server_end;
+    let found_at_first = replica.standing.borrow().found_by_keda.clone().unwrap();
     // Renewal is due, but the old rotator would not understand a Secret without its key.
     api.until(|api| api.requests("GET /api/v1/namespaces/keda/pods") > 10).await;
     assert_eq!(writes(&api), 0);
@@ -168,6 +169,7 @@ async fn upgrade_and_rollback_beside_the_existing_scaler() {
     api.delete(OLD_POD);
     let before = config.load_full();
     replica.until(|standing| standing.server_end > old_end && standing.client_end > old_end).await;
+    assert_ne!(replica.standing.borrow().found_by_keda.as_ref(), Some(&found_at_first));
     assert!(!contents(&api, SERVER).contains_key("ca.key") && !contents(&api, CLIENT).contains_key("ca.key"));
     assert!(contents(&api, CA)["server-ca.key"].0.starts_with(b"-----BEGIN RSA PRIVATE KEY-----"));
     // KEDA trusts the same CA; it ends in a year, so the next one is published, once.
@@ -187,6 +189,7 @@ async fn upgrade_and_rollback_beside_the_existing_scaler() {
         api.put(path, json!({"metadata": {}, "data": legacy_secret(role)}));
     }
     replica.until(|standing| standing.server_end == old_end && standing.client_end == old_end).await;
+    assert_eq!(replica.standing.borrow().found_by_keda.as_ref(), Some(&found_at_first));
     let looks = api.requests("GET /api/v1/namespaces/keda/pods");
     api.until(|api| api.requests("GET /api/v1/namespaces/keda/pods") > looks + 5).await;
     assert_eq!(writes(&api), written, "no fight");

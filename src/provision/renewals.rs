@@ -1,0 +1,65 @@
+//! Certificates that were renewed, from when KEDA surely finds the new ones.
+
+use std::{future::pending, sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch::Receiver,
+    time::{Instant, sleep_until},
+};
+
+use crate::pki::store::Standing;
+
+/// From a renewal until KEDA is made to begin anew. It reads Secrets through caches of its own,
+/// and whoever begins with the old ones has to be made to begin once more.
+const SETTLED: Duration = Duration::from_secs(30);
+
+/// Which certificates ScaledObjects are to name.
+#[derive(Debug)]
+pub(super) struct Renewals {
+    standing: Receiver<Standing>,
+    current: Option<Arc<str>>,
+    /// Those that will be, and when.
+    next: Option<(Arc<str>, Instant)>,
+}
+
+impl Renewals {
+    pub fn new(mut standing: Receiver<Standing>) -> Self {
+        let current = standing.borrow_and_update().found_by_keda.clone();
+        Self { standing, current, next: None }
+    }
+
+    /// `None` while they are not known.
+    pub fn current(&self) -> Option<&str> {
+        self.current.as_deref()
+    }
+
+    /// Waits until they are others. Loses nothing where it is dropped.
+    pub async fn renewed(&mut self) {
+        loop {
+            let found = self.standing.borrow_and_update().found_by_keda.clone();
+            match found.filter(|found| self.current.as_ref() != Some(found)) {
+                None => self.next = None,
+                // The first ones: nobody has begun with others.
+                Some(found) if self.current.is_none() => {
+                    self.current = Some(found);
+                    return;
+                }
+                Some(found) if self.next.as_ref().is_none_or(|(next, _)| *next != found) => {
+                    self.next = Some((found, Instant::now() + SETTLED));
+                }
+                Some(_) => {}
+            }
+            let due = self.next.as_ref().map(|(_, at)| *at);
+            tokio::select! {
+                changed = self.standing.changed() => if changed.is_err() {
+                    // Nobody renews any more; what was found still holds.
+                    pending::<()>().await;
+                },
+                () = async { sleep_until(due.unwrap_or_else(Instant::now)).await }, if due.is_some() => {
+                    self.current = self.next.take().map(|(next, _)| next);
+                    return;
+                }
+            }
+        }
+    }
+}
