@@ -76,7 +76,7 @@ impl Model {
     }
 
     /// Asks as KEDA polls: at zero replicas a call never fails, whatever its picker does.
-    async fn is_inactive(&self, scaler: &Running) {
+    async fn is_active(&self, scaler: &Running) -> bool {
         let address = format!("http://{}", scaler.grpc_address());
         let channel = Endpoint::from_shared(address).unwrap().connect().await.unwrap();
         let object = ScaledObjectRef {
@@ -84,8 +84,11 @@ impl Model {
             namespace: NAMESPACE.to_owned(),
             scaler_metadata: self.metadata(),
         };
-        let answer = ExternalScalerClient::new(channel).is_active(object).await.unwrap().into_inner();
-        assert!(!answer.result, "{}", self.name);
+        ExternalScalerClient::new(channel).is_active(object).await.unwrap().into_inner().result
+    }
+
+    async fn is_inactive(&self, scaler: &Running) {
+        assert!(!self.is_active(scaler).await, "{}", self.name);
     }
 
     /// Waits until KEDA has met this.
@@ -126,20 +129,25 @@ impl Model {
     }
 }
 
-/// Waits until the scaler has tried to read a picker and could not.
-async fn failed_to_read(scaler: &Running) {
+/// Waits until a line of the scaler's own metrics is as `wanted`.
+async fn says(scaler: &Running, wanted: impl Fn(&str) -> bool) {
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://{}/metrics", scaler.metrics_address());
     let mut ticks = interval(Duration::from_millis(20));
-    let failed = |line: &str| {
-        line.starts_with("keda_kaito_scaler_gateway_scrapes_total{") && line.contains("outcome=\"failed\"")
-    };
-    let missed = async {
-        while !client.get(&url).send().await.unwrap().text().await.unwrap().lines().any(failed) {
+    let said = async {
+        while !client.get(&url).send().await.unwrap().text().await.unwrap().lines().any(&wanted) {
             ticks.tick().await;
         }
     };
-    timeout(PATIENCE, missed).await.expect("its picker is missed");
+    timeout(PATIENCE, said).await.expect("the scaler's metrics never say so");
+}
+
+/// Waits until the scaler has tried to read a picker and could not.
+async fn failed_to_read(scaler: &Running) {
+    let failed = |line: &str| {
+        line.starts_with("keda_kaito_scaler_gateway_scrapes_total{") && line.contains("outcome=\"failed\"")
+    };
+    says(scaler, failed).await;
 }
 
 /// A picker's page: requests that it holds, and requests that it has refused since its start.
@@ -277,8 +285,12 @@ async fn keda_restarted_wakes_what_was_asked_for_meanwhile() {
     let first = Keda::start(&models, scaler.grpc_address()).await;
     drop(first);
     asked.holds(1);
+    let known = async { while !asked.is_active(&scaler).await {} };
+    timeout(PATIENCE, known).await.expect("the scaler knows it");
     let second = Keda::start(&models, scaler.grpc_address()).await;
-    // Its first poll or the stream's first frame, whichever comes first; the frame comes anyway.
+    // Its first poll or the stream's first frame, whichever comes first; the frame comes anyway, as
+    // soon as the stream is open.
+    says(&scaler, |line| line == "keda_kaito_scaler_pushes_total{cause=\"open\"} 1").await;
     asked.event("push", |event| *event == Event::Pushed { trigger: 0, active: true }).await;
     asked.event("wake-up", |event| matches!(event, Event::Scaled { from: 0, to: 1, .. })).await;
     quiet.still_sleeps();
@@ -372,6 +384,7 @@ async fn a_picker_that_restarts_elsewhere_wakes_nobody_until_somebody_asks() {
     model.picker.become_one_that(page("demo", 0, 7));
     model.woken().await;
     model.no_call_failed();
+    assert_eq!(model.streams_opened(), 1);
     drop(keda);
     scaler.stop().await;
 }
@@ -395,6 +408,7 @@ async fn a_picker_that_hangs_keeps_nobody_else_from_waking() {
     hung.woken().await;
     for model in models {
         model.no_call_failed();
+        assert_eq!(model.streams_opened(), 1, "{}", model.name);
     }
     drop(keda);
     scaler.stop().await;

@@ -10,7 +10,7 @@
 //! [`Serving::stop`]. Ending streams first would make KEDA reopen them right here.
 
 mod admission;
-mod connection;
+pub(super) mod connection;
 
 use std::{
     collections::{BTreeSet, VecDeque},

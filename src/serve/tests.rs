@@ -1,5 +1,6 @@
 //! The whole path of a sample in virtual time: a page that changes, the real scrape tasks,
-//! the real aggregator, the real service, and a client at the other end of a duplex pipe.
+//! the real aggregator, the real service over the listener's HTTP/2, and a client at the other
+//! end of a duplex pipe. A socket would not do: a paused clock does not wait for one.
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -9,6 +10,7 @@ use std::{
 
 use futures::StreamExt;
 use http::HeaderValue;
+use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use reqwest::Url;
 use tokio::{
@@ -16,13 +18,15 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_util::sync::CancellationToken;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Code,
-    transport::{Channel, Endpoint as ClientEndpoint, Server, Uri},
+    service::Routes,
+    transport::{Channel, Endpoint as ClientEndpoint, Uri},
 };
+use tower::ServiceExt;
 
-use super::scaler::Scaler;
+use super::{listener::connection::http2, scaler::Scaler};
 use crate::{
     aggregator::{Aggregator, Inbox},
     clock::Clock,
@@ -57,8 +61,12 @@ impl Pages {
     }
 
     fn queued(&self, requests: u32) {
-        let labels = r#"inference_pool="demo-inferencepool",fairness_id="",priority="0""#;
-        self.set(GATEWAY, format!("llm_d_epp_flow_control_queue_size{{{labels}}} {requests}\n"));
+        self.queued_at(GATEWAY, "demo", requests);
+    }
+
+    fn queued_at(&self, gateway: &str, set: &str, requests: u32) {
+        let labels = format!(r#"inference_pool="{set}-inferencepool",fairness_id="",priority="0""#);
+        self.set(gateway, format!("llm_d_epp_flow_control_queue_size{{{labels}}} {requests}\n"));
     }
 }
 
@@ -137,9 +145,9 @@ impl Rig {
         let scaler = Scaler::new(targets, clock, metrics.clone(), Duration::from_millis(900), drain.clone());
         let (near, far) = tokio::io::duplex(64 * 1024);
         tasks.spawn(async move {
-            let incoming = tokio_stream::iter([Ok::<_, std::io::Error>(far)]);
-            let service = ExternalScalerServer::new(scaler);
-            Server::builder().add_service(service).serve_with_incoming(incoming).await.unwrap();
+            let service = Routes::new(ExternalScalerServer::new(scaler)).prepare();
+            let served = service_fn(move |request: http::Request<Incoming>| service.clone().oneshot(request));
+            http2(TaskTracker::new()).serve_connection(TokioIo::new(far), served).await.unwrap();
         });
         let mut near = Some(TokioIo::new(near));
         let connector = tower::service_fn(move |_: Uri| {
@@ -248,30 +256,32 @@ async fn asleep_for_five_minutes_and_loading_for_five_the_stream_lives_and_no_ca
         }
         seen.lock().unwrap().push((clock.now(), Ok(false)));
     });
-    let poll = async |rig: &mut Rig, seconds: u64, expected: f64| {
+    // As KEDA and the HPA ask.
+    let poll = async |rig: &mut Rig, seconds: u64, value: f64, active: bool| {
         for _ in 0..seconds / 15 {
             tokio::time::sleep(Duration::from_secs(15)).await;
             rig.fleet.send(FleetEvent::Alive).await.unwrap();
-            assert_eq!(rig.value(&[]).await.unwrap(), expected);
-            rig.is_active().await.unwrap();
+            assert_eq!((rig.value(&[]).await.unwrap(), rig.is_active().await.unwrap()), (value, active));
         }
     };
-    poll(&mut rig, 300, 0.0).await;
+    poll(&mut rig, 300, 0.0, false).await;
+    let asked = rig.clock.now();
     rig.pages.queued(3);
     tokio::time::sleep(Duration::from_secs(1)).await;
     rig.discover(1, Some(Readiness::NotReady)).await;
     rig.pages.queued(0);
     // The one replica loads: its server hangs. Hold, active, and no error.
-    poll(&mut rig, 300, 10.0).await;
-    assert!(rig.is_active().await.unwrap());
+    poll(&mut rig, 300, 10.0, true).await;
     let served = rig.clock.now();
     rig.pages.waiting(POD, 4);
     rig.discover(1, Some(Readiness::Ready)).await;
-    poll(&mut rig, 30, 4.0).await;
+    poll(&mut rig, 30, 4.0, true).await;
     let frames = frames.lock().unwrap();
     let before: Vec<_> = frames.iter().filter(|(at, _)| *at <= served).collect();
-    assert!(!before.is_empty(), "it was woken");
-    assert!(before.iter().all(|(_, frame)| *frame.as_ref().unwrap()), "no error, no end: {before:?}");
+    let [(woken, Ok(true))] = before[..] else {
+        panic!("one push, no repetition once it was heard, no error and no end: {before:?}")
+    };
+    assert!(*woken > asked && *woken <= asked + Duration::from_millis(100), "{woken:?} {asked:?}");
     assert!(frames.iter().all(|(_, frame)| frame.is_ok()), "and later only a clean end");
 }
 
@@ -296,6 +306,47 @@ async fn a_model_that_may_go_to_zero_from_now_on_is_active_for_its_hold_time() {
     restarted.pages.set(POD, idle);
     restarted.discover(1, Some(Readiness::Ready)).await;
     assert!(restarted.client.is_active(opted_in()).await.unwrap().into_inner().result);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_picker_that_hangs_delays_nobody_else_and_fails_no_call() {
+    const HUNG: &str = "127.0.9.2:9090";
+    let mut rig = Rig::start().await;
+    rig.pages.queued(0);
+    rig.discover(0, None).await;
+    rig.fleet
+        .send(FleetEvent::Applied(InferenceSet {
+            key: InferenceSetKey::new("team-a", "hung"),
+            replicas: 0,
+            ready_replicas: 0,
+            endpoints: vec![],
+            gateway: Some(Gateway::at(HUNG.parse().unwrap(), "hung-inferencepool")),
+        }))
+        .await
+        .unwrap();
+    let hung = [("inferenceSetName", "hung")];
+    let mut hungs = rig.client.stream_is_active(object(&hung)).await.unwrap().into_inner();
+    let mut others = rig.client.stream_is_active(object(&[])).await.unwrap().into_inner();
+    for _ in 0..20 {
+        // Each time at another point of the hung one's wait and of its pause.
+        let quiet = Duration::from_millis(4_130);
+        assert!(timeout(quiet, others.message()).await.is_err(), "nobody asks");
+        rig.fleet.send(FleetEvent::Alive).await.unwrap();
+        assert_eq!(rig.value(&hung).await.unwrap(), 0.0);
+        assert!(!rig.client.is_active(object(&hung)).await.unwrap().into_inner().result);
+        let asked = rig.clock.now();
+        rig.pages.queued(1);
+        assert!(others.message().await.unwrap().unwrap().result);
+        let waited = rig.clock.now().saturating_since(asked);
+        assert!(waited <= Duration::from_millis(100), "{waited:?} is more than one scrape");
+        rig.pages.queued(0);
+    }
+    let answers = rig.clock.now();
+    rig.pages.queued_at(HUNG, "hung", 1);
+    assert!(hungs.message().await.unwrap().unwrap().result, "it answers, and its model wakes");
+    let waited = rig.clock.now().saturating_since(answers);
+    // The wait for the answer that does not come, and the pause after it.
+    assert!(waited <= Duration::from_secs(2), "{waited:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,12 +1,13 @@
 //! KEDA and the HPA, as an external scaler meets them: the real protocol over a real socket.
 //!
 //! After KEDA 2.21: one connection carries everything; a pushed `true` wakes a target that
-//! sleeps, a pushed `false` is ignored; a sample is GetMetrics, then IsActive, and an error of
-//! either is an error of both; an ended stream is opened again after a pause that doubles
-//! unless it ended well.
+//! sleeps, unless KEDA does not know the trigger's metrics yet, and a pushed `false` is ignored;
+//! a sample is GetMetrics, then IsActive, and an error of either is an error of both; a poll that
+//! fails twice costs the connection and every stream on it; an ended stream is opened again after
+//! a pause that doubles unless it ended well.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeSet, HashMap},
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -168,8 +169,25 @@ pub struct ConnectError {
     source: tonic::transport::Error,
 }
 
-/// KEDA's pause before it opens a stream again, and the longest that it grows to.
-const REOPEN: (Duration, Duration) = (Duration::from_secs(2), Duration::from_secs(60));
+/// KEDA's pause before it opens a stream again: it doubles with each, and only a stream that ends
+/// well sets it back, however long one has lived.
+struct Backoff(Duration);
+
+impl Backoff {
+    const SHORTEST: Duration = Duration::from_secs(2);
+    const LONGEST: Duration = Duration::from_secs(60);
+
+    const fn new() -> Self {
+        Self(Self::SHORTEST)
+    }
+
+    /// The pause after a stream that `ended_well` or did not.
+    fn after(&mut self, ended_well: bool) -> Duration {
+        let pause = if ended_well { Self::SHORTEST } else { self.0 };
+        self.0 = (pause * 2).min(Self::LONGEST);
+        pause
+    }
+}
 
 /// Runs KEDA and an HPA for one ScaledObject against the scaler at `scaler`, until `stop`.
 pub async fn run(
@@ -180,15 +198,14 @@ pub async fn run(
     clock: Clock,
     stop: CancellationToken,
 ) -> Result<(), ConnectError> {
-    let endpoint = Endpoint::from_shared(format!("http://{scaler}"));
-    let connected = match endpoint {
-        Ok(endpoint) => endpoint.connect().await,
-        Err(error) => Err(error),
-    };
-    let channel = connected.map_err(|source| ConnectError { address: scaler, source })?;
+    let failed = |source| ConnectError { address: scaler, source };
+    let endpoint = Endpoint::from_shared(format!("http://{scaler}")).map_err(failed)?;
+    let connection = Connection::over(endpoint.connect().await.map_err(failed)?);
     let keda = Arc::new(Keda {
         last_active: Mutex::new(None),
-        client: ExternalScalerClient::new(channel),
+        known: Mutex::default(),
+        connection: Mutex::new(connection),
+        endpoint,
         object,
         scale,
         journal,
@@ -207,19 +224,50 @@ pub async fn run(
     Ok(())
 }
 
+/// What KEDA's scalers of one ScaledObject share while no other ScaledObject does.
+#[derive(Clone)]
+struct Connection {
+    client: ExternalScalerClient<Channel>,
+    /// Ends the streams on it.
+    closed: CancellationToken,
+}
+
+impl Connection {
+    fn over(channel: Channel) -> Self {
+        Self { client: ExternalScalerClient::new(channel), closed: CancellationToken::new() }
+    }
+}
+
 struct Keda {
     object: ScaledObject,
-    client: ExternalScalerClient<Channel>,
+    endpoint: Endpoint,
+    connection: Mutex<Connection>,
     scale: Scale,
     journal: Journal,
     clock: Clock,
     /// `status.lastActiveTime`.
     last_active: Mutex<Option<Moment>>,
+    /// `status.externalMetricNames`: the triggers whose metrics are named there.
+    known: Mutex<BTreeSet<usize>>,
 }
 
 impl Keda {
     fn record(&self, event: Event) {
         self.journal.record(self.clock.now(), event);
+    }
+
+    fn connection(&self) -> MutexGuard<'_, Connection> {
+        self.connection.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Clears the scalers of the ScaledObject: the next call dials anew.
+    fn drop_connection(&self) {
+        let fresh = Connection::over(self.endpoint.connect_lazy());
+        std::mem::replace(&mut *self.connection(), fresh).closed.cancel();
+    }
+
+    fn known(&self) -> MutexGuard<'_, BTreeSet<usize>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn reference(&self, trigger: usize) -> ScaledObjectRef {
@@ -232,29 +280,34 @@ impl Keda {
 
     /// Keeps a trigger's StreamIsActive open.
     async fn listen(self: Arc<Self>, trigger: usize) {
-        let mut pause = REOPEN.0;
+        let mut backoff = Backoff::new();
         loop {
-            match self.follow_stream(trigger).await {
-                Ok(()) => {
-                    pause = REOPEN.0;
-                    self.record(Event::StreamEnded { trigger, error: None });
-                }
-                Err(status) => {
-                    self.record(Event::StreamEnded { trigger, error: Some(status.message().into()) });
-                }
-            }
+            let ended = self.follow_stream(trigger).await;
+            let pause = backoff.after(ended.is_ok());
+            let error = ended.err().map(|status| status.message().into());
+            self.record(Event::StreamEnded { trigger, error });
             time::sleep(pause).await;
-            pause = (pause * 2).min(REOPEN.1);
         }
     }
 
     async fn follow_stream(&self, trigger: usize) -> Result<(), tonic::Status> {
-        let mut frames = self.client.clone().stream_is_active(self.reference(trigger)).await?.into_inner();
+        let Connection { client, closed } = self.connection().clone();
+        let followed = closed.run_until_cancelled(self.follow_frames(trigger, client)).await;
+        followed.unwrap_or_else(|| Err(tonic::Status::cancelled("the connection is closing")))
+    }
+
+    async fn follow_frames(
+        &self,
+        trigger: usize,
+        mut client: ExternalScalerClient<Channel>,
+    ) -> Result<(), tonic::Status> {
+        let mut frames = client.stream_is_active(self.reference(trigger)).await?.into_inner();
         self.record(Event::StreamOpened { trigger });
         while let Some(frame) = frames.message().await? {
             self.record(Event::Pushed { trigger, active: frame.result });
-            // KEDA ignores a pushed `false`: other triggers may be active.
-            if frame.result {
+            // KEDA ignores a pushed `false`, for other triggers may be active, and drops a `true`
+            // while it initialises.
+            if frame.result && self.known().contains(&trigger) {
                 self.active(Cause::Push);
             }
         }
@@ -269,7 +322,11 @@ impl Keda {
             ticks.tick().await;
             let (mut any_active, mut any_failed) = (false, false);
             for trigger in 0..self.object.triggers.len() {
-                match self.sample(trigger).await {
+                let sample = match self.sample(trigger).await {
+                    Ok(sample) => Ok(sample),
+                    Err(_) => self.sample(trigger).await,
+                };
+                match sample {
                     Ok(sample) => {
                         any_active |= sample.active;
                         self.record(Event::Polled { trigger, active: sample.active });
@@ -279,6 +336,9 @@ impl Keda {
                         self.record(Event::CallFailed { trigger, error: status.message().into() });
                     }
                 }
+            }
+            if any_failed {
+                self.drop_connection();
             }
             if any_active {
                 self.active(Cause::Poll);
@@ -328,11 +388,12 @@ impl Keda {
     /// One sample of a trigger: its metric specs' values with their targets, then whether it
     /// is active.
     async fn sample(&self, trigger: usize) -> Result<Sample, tonic::Status> {
-        let mut client = self.client.clone();
+        let mut client = self.connection().client.clone();
         let specs = client.get_metric_spec(self.reference(trigger)).await?.into_inner().metric_specs;
         if specs.is_empty() {
             return Err(tonic::Status::internal("the scaler gave no metric spec"));
         }
+        self.known().insert(trigger);
         let mut values = Vec::with_capacity(specs.len());
         for spec in specs {
             let request = GetMetricsRequest {

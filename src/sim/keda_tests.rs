@@ -16,6 +16,12 @@ struct Answers {
     /// `None` is an error.
     value: Option<f64>,
     active: bool,
+    /// Metric specs are answered; until then whoever asks for them waits.
+    specs: bool,
+}
+
+impl Answers {
+    const IDLE: Self = Self { value: Some(0.0), active: false, specs: true };
 }
 
 type Frames = mpsc::Sender<Result<IsActiveResponse, Status>>;
@@ -47,6 +53,7 @@ impl ExternalScaler for Scaler {
         &self,
         _: Request<ScaledObjectRef>,
     ) -> Result<Response<GetMetricSpecResponse>, Status> {
+        self.answers.clone().wait_for(|answers| answers.specs).await.unwrap();
         let metric_specs =
             vec![MetricSpec { metric_name: "waiting".into(), target_size: 10, target_size_float: 10.0 }];
         Ok(Response::new(GetMetricSpecResponse { metric_specs }))
@@ -132,8 +139,9 @@ impl Bench {
 
 #[tokio::test]
 async fn a_pushed_true_wakes_and_a_pushed_false_does_nothing() {
-    let mut bench = bench(0, Answers { value: Some(0.0), active: false }).await;
+    let mut bench = bench(0, Answers::IDLE).await;
     let frames = bench.opened.recv().await.unwrap();
+    bench.event(|event| matches!(event, Event::Polled { .. })).await;
     frames.send(Ok(IsActiveResponse { result: false })).await.unwrap();
     bench.event(|event| *event == Event::Pushed { trigger: 0, active: false }).await;
     assert_eq!(bench.scale.replicas(), 0);
@@ -145,19 +153,19 @@ async fn a_pushed_true_wakes_and_a_pushed_false_does_nothing() {
 
 #[tokio::test]
 async fn zero_to_many_and_back() {
-    let bench = bench(0, Answers { value: Some(0.0), active: false }).await;
+    let bench = bench(0, Answers::IDLE).await;
     bench.event(|event| matches!(event, Event::Polled { .. })).await;
     assert_eq!(bench.scale.replicas(), 0);
-    bench.answers.send_replace(Answers { value: Some(33.0), active: true });
+    bench.answers.send_replace(Answers { value: Some(33.0), active: true, specs: true });
     bench.replicas(4).await;
-    bench.answers.send_replace(Answers { value: Some(0.0), active: false });
+    bench.answers.send_replace(Answers::IDLE);
     bench.replicas(0).await;
     assert_eq!(bench.scaled(), [(0, 1, Cause::Poll), (1, 4, Cause::Hpa), (4, 0, Cause::Cooldown)]);
 }
 
 #[tokio::test]
 async fn an_error_holds() {
-    let bench = bench(2, Answers { value: None, active: false }).await;
+    let bench = bench(2, Answers { value: None, active: false, specs: true }).await;
     bench
         .event(|event| matches!(event, Event::CallFailed { error, .. } if error == "nothing is known"))
         .await;
@@ -170,7 +178,7 @@ async fn an_error_holds() {
         ticks.tick().await;
     }
     assert_eq!((bench.scale.replicas(), bench.scaled()), (2, vec![]));
-    bench.answers.send_replace(Answers { value: Some(50.0), active: true });
+    bench.answers.send_replace(Answers { value: Some(50.0), active: true, specs: true });
     bench.replicas(5).await;
 }
 
@@ -181,4 +189,41 @@ async fn the_scale_is_written_on_top_of_what_was_read() {
     assert!(!scale.change(1, 2), "somebody else was faster");
     assert!(!scale.change(3, 3), "nothing to write");
     assert_eq!(scale.replicas(), 3);
+}
+
+#[tokio::test]
+async fn a_push_is_lost_on_a_keda_that_does_not_know_the_metrics_yet() {
+    let mut bench = bench(0, Answers { specs: false, ..Answers::IDLE }).await;
+    let frames = bench.opened.recv().await.unwrap();
+    frames.send(Ok(IsActiveResponse { result: true })).await.unwrap();
+    bench.event(|event| *event == Event::Pushed { trigger: 0, active: true }).await;
+    bench.answers.send_replace(Answers::IDLE);
+    bench.event(|event| matches!(event, Event::Polled { .. })).await;
+    assert_eq!(bench.scaled(), []);
+    frames.send(Ok(IsActiveResponse { result: true })).await.unwrap();
+    bench.replicas(1).await;
+}
+
+#[tokio::test]
+async fn a_poll_that_fails_costs_the_stream() {
+    let mut bench = bench(0, Answers::IDLE).await;
+    let frames = bench.opened.recv().await.unwrap();
+    bench.event(|event| matches!(event, Event::Polled { .. })).await;
+    bench.answers.send_modify(|answers| answers.value = None);
+    frames.closed().await;
+    bench.event(|event| matches!(event, Event::StreamEnded { error: Some(_), .. })).await;
+    // The next one is on another connection.
+    bench.answers.send_replace(Answers::IDLE);
+    let frames = bench.opened.recv().await.unwrap();
+    frames.send(Ok(IsActiveResponse { result: true })).await.unwrap();
+    bench.replicas(1).await;
+}
+
+#[test]
+fn a_stream_is_opened_ever_later_until_one_ends_well() {
+    let mut backoff = Backoff::new();
+    let (good, bad) = (true, false);
+    let ends = [bad, bad, bad, bad, bad, bad, bad, good, bad, good, good];
+    let pauses = ends.map(|ended_well| backoff.after(ended_well).as_secs());
+    assert_eq!(pauses, [2, 4, 8, 16, 32, 60, 60, 2, 4, 2, 2]);
 }

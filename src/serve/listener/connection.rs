@@ -104,7 +104,8 @@ pub(super) async fn run<S, B>(
     }
 }
 
-fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
+/// HTTP/2 as KEDA meets it.
+pub(in crate::serve) fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
     let mut builder = http2::Builder::new(Tracked(tasks));
     builder
         .timer(TokioTimer::new())
@@ -121,7 +122,7 @@ fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
 
 /// Runs each request as a task that [`super::Serving::stop`] waits for.
 #[derive(Clone)]
-struct Tracked(TaskTracker);
+pub(in crate::serve) struct Tracked(TaskTracker);
 
 impl<F> Executor<F> for Tracked
 where
