@@ -54,7 +54,10 @@ pub async fn scaled_object(
 
     let (asking, asked) = watch::channel(Arc::default());
     let answers = watch::Sender::default();
+    // Served in plaintext, so there are no certificates to name.
+    let standing = watch::Sender::default();
     let provisioner = Provisioner {
+        standing: standing.subscribe(),
         client: server.client(),
         scaler_address: SCALER_ADDRESS.to_owned(),
         instance: None,
