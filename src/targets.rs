@@ -27,6 +27,7 @@ use crate::{
     core::{
         problem::Problems,
         push::PushState,
+        scaledobject::CERTIFICATES,
         snapshot::{Snapshot, Unavailable},
         tenancy::{Tenancy, Trespass},
         time::Moment,
@@ -287,7 +288,7 @@ fn key(
 ) -> String {
     use std::fmt::Write;
 
-    let mut pairs: Vec<_> = metadata.iter().collect();
+    let mut pairs: Vec<_> = metadata.iter().filter(|(key, _)| *key != CERTIFICATES).collect();
     pairs.sort_unstable();
     let parts = [namespace, scaled_object, requested_metric.unwrap_or("")]
         .into_iter()
@@ -298,4 +299,33 @@ fn key(
         let _ = write!(text, "{}:{part}", part.len());
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_told_apart_by_all_that_matters_of_its_trigger() {
+        let (commands, _registered) = mpsc::unbounded_channel();
+        let targets = Targets::new(commands, Clock::start(), Tenancy::OwnNamespace);
+        let found = |changed: (&str, &str)| {
+            let mut metadata = HashMap::from(
+                [
+                    ("inferenceSetNamespace", "team-a"),
+                    ("inferenceSetName", "demo"),
+                    ("metricName", "vllm:num_requests_waiting"),
+                    ("threshold", "10"),
+                    ("certificates", "first"),
+                ]
+                .map(|(key, value)| (key.to_owned(), value.to_owned())),
+            );
+            metadata.insert(changed.0.to_owned(), changed.1.to_owned());
+            targets.find_or_register("team-a", "demo", &metadata, None).unwrap()
+        };
+        let first = found(("threshold", "10"));
+        assert!(Arc::ptr_eq(&first, &found(("certificates", "second"))), "a renewal changes nothing");
+        assert!(!Arc::ptr_eq(&first, &found(("threshold", "20"))));
+        assert_eq!(targets.len(), 2);
+    }
 }

@@ -10,7 +10,7 @@ mod plan;
 #[cfg(test)]
 mod tests;
 
-pub use build::{Reach, build, certificates_in};
+pub use build::{CERTIFICATES, Reach, build, certificates_in};
 pub use floor::{Sleeper, owned_goes_to_zero, sleeper};
 pub use plan::{Action, Claim, Plan, Rival, Target, hpa_rival, is_the_replaced_scalers, left_alone, plan};
 

@@ -54,10 +54,9 @@ pub async fn scaled_object(
 
     let (asking, asked) = watch::channel(Arc::default());
     let answers = watch::Sender::default();
-    // Served in plaintext, so there are no certificates to name.
-    let standing = watch::Sender::default();
     let provisioner = Provisioner {
-        standing: standing.subscribe(),
+        // Served in plaintext: there are none.
+        certificates: watch::channel(None).1,
         client: server.client(),
         scaler_address: SCALER_ADDRESS.to_owned(),
         instance: None,

@@ -26,15 +26,15 @@ mod write;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::{fmt, sync::Arc};
 
 use kube::Client;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use self::asking::WakeSources;
-use crate::{metrics::Metrics, pki::store::Standing};
+pub use self::{asking::WakeSources, renewals::follow as follow_renewals};
+use crate::metrics::Metrics;
 
 /// What provisioning needs from the rest of the program.
 #[derive(Clone)]
@@ -42,8 +42,9 @@ pub struct Provisioner {
     pub client: Client,
     /// `HOST:PORT` under which KEDA reaches the scaler; it goes into every trigger.
     pub scaler_address: String,
-    /// Which certificates KEDA finds.
-    pub standing: Receiver<Standing>,
+    /// Which certificates ScaledObjects are to name ([`follow_renewals`]); `None` while that is
+    /// not known.
+    pub certificates: Receiver<Option<Arc<str>>>,
     /// The pod's name, for events.
     pub instance: Option<String>,
     pub metrics: Metrics,

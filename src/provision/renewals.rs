@@ -1,9 +1,12 @@
 //! Certificates that were renewed, from when KEDA surely finds the new ones.
+//!
+//! Followed by every replica from its start on, so that one which takes the lead knows how long
+//! they have been there.
 
 use std::{future::pending, sync::Arc, time::Duration};
 
 use tokio::{
-    sync::watch::Receiver,
+    sync::watch::{Receiver, Sender},
     time::{Instant, sleep_until},
 };
 
@@ -13,28 +16,35 @@ use crate::pki::store::Standing;
 /// and whoever begins with the old ones has to be made to begin once more.
 const SETTLED: Duration = Duration::from_secs(30);
 
-/// Which certificates ScaledObjects are to name.
+/// Tells `certificates` which ones ScaledObjects are to name, for as long as anybody listens.
+pub async fn follow(standing: Receiver<Standing>, certificates: Sender<Option<Arc<str>>>) {
+    let mut renewals = Renewals::new(standing);
+    loop {
+        certificates.send_replace(renewals.current.clone());
+        tokio::select! {
+            () = renewals.renewed() => {}
+            () = certificates.closed() => return,
+        }
+    }
+}
+
 #[derive(Debug)]
-pub(super) struct Renewals {
+struct Renewals {
     standing: Receiver<Standing>,
+    /// `None` while they are not known.
     current: Option<Arc<str>>,
     /// Those that will be, and when.
     next: Option<(Arc<str>, Instant)>,
 }
 
 impl Renewals {
-    pub fn new(mut standing: Receiver<Standing>) -> Self {
+    fn new(mut standing: Receiver<Standing>) -> Self {
         let current = standing.borrow_and_update().found_by_keda.clone();
         Self { standing, current, next: None }
     }
 
-    /// `None` while they are not known.
-    pub fn current(&self) -> Option<&str> {
-        self.current.as_deref()
-    }
-
     /// Waits until they are others. Loses nothing where it is dropped.
-    pub async fn renewed(&mut self) {
+    async fn renewed(&mut self) {
         loop {
             let found = self.standing.borrow_and_update().found_by_keda.clone();
             match found.filter(|found| self.current.as_ref() != Some(found)) {

@@ -1,9 +1,10 @@
 //! The time in which this replica provisions: from the first list until something ends it.
 //! Nothing of it outlives it, so that dropping it stops every write.
 
-use std::{collections::HashMap, convert::Infallible, future};
+use std::{collections::HashMap, convert::Infallible, future, sync::Arc};
 
 use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesUnordered};
+use tokio::sync::watch::Receiver;
 use tracing::{info, warn};
 
 use super::{
@@ -12,7 +13,6 @@ use super::{
     index::Index,
     notices::{Notice, Notices},
     queue::{Queue, Verdict},
-    renewals::Renewals,
     served::Served,
     step::{Circumstances, step},
     watch::watch,
@@ -33,7 +33,7 @@ pub(super) struct Session<'a> {
     index: Index,
     queue: Queue,
     asking: Asking,
-    renewals: Renewals,
+    certificates: Receiver<Option<Arc<str>>>,
     notices: Notices,
     /// Where the API server refuses what we make, what it said.
     rejections: HashMap<InferenceSetKey, Notice>,
@@ -53,7 +53,7 @@ impl<'a> Session<'a> {
             index: Index::new(served),
             queue: Queue::default(),
             asking: Asking::new(provisioner.wake_sources.clone()),
-            renewals: Renewals::new(provisioner.standing.clone()),
+            certificates: provisioner.certificates.clone(),
             notices: Notices::new(metrics.clone()),
             rejections: HashMap::new(),
             working: FuturesUnordered::new(),
@@ -88,8 +88,8 @@ impl<'a> Session<'a> {
                     }
                 }
                 sets = self.asking.answered() => sets.into_iter().for_each(|set| self.queue.add(set)),
-                () = self.renewals.renewed() => {
-                    info!("certificates were renewed: KEDA is made to begin anew with them");
+                Ok(()) = self.certificates.changed() => {
+                    info!("the certificates that ScaledObjects name are known, or others");
                     self.index.inference_sets.concerned().for_each(|set| self.queue.add(set));
                 }
                 () = self.queue.end_of_pause() => {}
@@ -100,10 +100,11 @@ impl<'a> Session<'a> {
     /// Plans for the next InferenceSet, and starts what has to be written.
     fn start_next(&mut self) {
         let Some(set) = self.queue.start() else { return };
+        let certificates = self.certificates.borrow().clone();
         let circumstances = Circumstances {
             served: self.served,
             scaler_address: &self.provisioner.scaler_address,
-            certificates: self.renewals.current(),
+            certificates: certificates.as_deref(),
         };
         let Some(step) = step(&self.index, &set, &self.asking.known(&set), circumstances) else {
             self.asking.ask(&set, None);

@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Provisioner, WakeSources};
+use super::{Provisioner, WakeSources, follow_renewals};
 use crate::{
     clock::Clock,
     core::{
@@ -79,10 +79,11 @@ impl World {
         let (asking, asked) = watch::channel(Arc::default());
         let answers = watch::Sender::default();
         let standing = watch::Sender::default();
+        let (naming, certificates) = watch::channel(None);
         let provisioner = Provisioner {
             client: server.client(),
             scaler_address: ADDRESS.to_owned(),
-            standing: standing.subscribe(),
+            certificates,
             instance: Some("scaler-0".to_owned()),
             metrics: metrics.clone(),
             wake_sources: WakeSources { asked: asking, answers: answers.subscribe() },
@@ -91,6 +92,7 @@ impl World {
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let live_at_last = async { drop(is_live.await) };
+        tasks.spawn(follow_renewals(standing.subscribe(), naming));
         tasks.spawn(provisioner.run(live_at_last, leads, cancel.clone()));
         let (server, live) = (server.clone(), Some(live));
         Self { server, metrics, leader, asked, answers, standing, live, cancel, tasks }

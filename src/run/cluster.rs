@@ -35,7 +35,7 @@ use crate::{
         presented::Presented,
         store::{Settings, Standing, Store},
     },
-    provision::{Provisioner, WakeSources},
+    provision::{Provisioner, WakeSources, follow_renewals},
     readiness::Gate,
     wake::{
         CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
@@ -77,6 +77,8 @@ pub(super) struct Cluster {
     /// Whether this process may write.
     leads: watch::Receiver<bool>,
     standing: watch::Receiver<Standing>,
+    /// Which certificates ScaledObjects are to name.
+    named_certificates: watch::Receiver<Option<Arc<str>>>,
     authentication: watch::Receiver<Authentication>,
     pub presented: Arc<Presented>,
     /// What is sent here becomes an event on the ScaledObject.
@@ -134,6 +136,8 @@ pub(super) fn begin(
     let (keeper, authentication) = AuthenticationKeeper::new(client.clone(), &options.certificates);
     tasks.spawn(store.run(leads.clone(), cancel.clone()));
     tasks.spawn(keeper.run(leads.clone(), standing.clone(), cancel.clone()));
+    let (naming, named_certificates) = watch::channel(None);
+    tasks.spawn(cancel.clone().run_until_cancelled_owned(follow_renewals(standing.clone(), naming)));
     let notices = Arc::new(Notices::new(client.clone(), options.pod.clone()));
     if let Some(pod) = &options.pod {
         let about = ObjectReference {
@@ -169,6 +173,7 @@ pub(super) fn begin(
         options,
         leads,
         standing,
+        named_certificates,
         authentication,
         presented,
         troubles,
@@ -225,7 +230,7 @@ impl Cluster {
         let provisioner = Provisioner {
             client: self.client.clone(),
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
-            standing: self.standing.clone(),
+            certificates: self.named_certificates.clone(),
             instance: self.options.pod.clone(),
             metrics,
             wake_sources: WakeSources { asked: self.asked.clone(), answers: self.answers.subscribe() },

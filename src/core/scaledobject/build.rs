@@ -24,8 +24,8 @@ pub struct Reach<'a> {
     pub certificates: Option<&'a str>,
 }
 
-/// The key of [`Reach::certificates`].
-const CERTIFICATES: &str = "certificates";
+/// The trigger's key of [`Reach::certificates`]. Whatever it holds, the trigger is the same target.
+pub const CERTIFICATES: &str = "certificates";
 
 /// The certificates with which KEDA began, as `owner`'s ScaledObject says.
 #[must_use]

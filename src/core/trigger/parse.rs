@@ -9,6 +9,7 @@ use crate::core::{
     fields::{self, Fields},
     names::{InferenceSetKey, MetricName},
     problem::{Problem, Problems},
+    scaledobject::CERTIFICATES,
 };
 
 /// Every key that means something to us.
@@ -46,7 +47,7 @@ const OTHERS_KEYS: &[&str] = &[
     "caCert",
     "tlsClientCert",
     "tlsClientKey",
-    "certificates",
+    CERTIFICATES,
 ];
 
 /// The port of the model server's Service. Triggers written for the old scaler name it, since

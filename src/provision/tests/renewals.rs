@@ -70,3 +70,22 @@ async fn not_known_is_not_changed() {
     second.holds(NAMED, &json!("second")).await;
     second.stop().await;
 }
+
+/// Who takes the lead right after a renewal waits for as long as any other.
+#[tokio::test(start_paused = true)]
+async fn a_new_leader_does_not_hasten_it() {
+    let server = cluster();
+    server.put(inference_set("demo", &[]));
+    let world = World::leading(&server);
+    world.certificates("first");
+    world.holds(NAMED, &json!("first")).await;
+    let begun = tokio::time::Instant::now();
+    world.certificates("second");
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    world.leader.send_replace(false);
+    world.rest().await;
+    world.leader.send_replace(true);
+    world.holds(NAMED, &json!("second")).await;
+    assert_eq!(begun.elapsed().as_secs(), 30);
+    world.stop().await;
+}
