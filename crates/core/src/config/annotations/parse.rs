@@ -69,7 +69,17 @@ pub fn parse<'a>(
         "false" => Some(false),
         _ => None,
     });
-    if on == Some(false) || reader.fields.text("auto-provision").is_none() {
+    if reader.fields.text("auto-provision").is_none() {
+        return match reader.fields.slip_for("auto-provision") {
+            // Whoever writes so wants autoscaling, and would wait for it in vain.
+            Some((slip, text)) if text != "false" => {
+                let similar = reader.fields.full("auto-provision");
+                Err(Problems(vec![Problem::unknown(reader.fields.full(slip), similar)]))
+            }
+            _ => Ok(None),
+        };
+    }
+    if on == Some(false) {
         return Ok(None);
     }
     let annotations = reader.annotations();
