@@ -12,6 +12,7 @@ use std::fmt;
 use serde_json::Value;
 
 use self::document::Document;
+use crate::config::yaml::YamlProblem;
 
 /// What a cluster would know and a file doesn't.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -90,9 +91,8 @@ pub fn check(text: &str, assumptions: &Assumptions) -> Checked {
     let documents: Vec<Document> = match serde_saphyr::from_multiple(text) {
         Ok(documents) => documents,
         Err(error) => {
-            let line = error.location().map_or(1, |location| location.line());
-            let reason = error.without_snippet().to_string();
-            checked.find(line, Weight::Problem, reason.lines().next().unwrap_or_default());
+            let YamlProblem { line, text } = YamlProblem::from(&error);
+            checked.find(line.unwrap_or(1), Weight::Problem, text);
             return checked;
         }
     };

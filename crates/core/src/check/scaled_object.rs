@@ -214,7 +214,7 @@ fn texts<'a>(metadata: &'a Fields, checked: &mut Checked) -> Option<Vec<(&'a str
         match &node.value {
             Node::Leaf(value) if value.is_null() => {}
             node @ Node::Leaf(_) if node.text().is_some() => {
-                texts.extend(node.text().map(|text| (key, text)))
+                texts.extend(node.text().map(|text| (key, text)));
             }
             Node::Leaf(value) => {
                 refused = true;

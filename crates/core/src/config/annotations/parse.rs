@@ -10,6 +10,7 @@ use crate::{
         fields::{self, Fields},
         problem::{Problem, Problems},
         trigger::{Combine, Policy, WakeSource, policy},
+        yaml::YamlProblem,
     },
     names::MetricName,
 };
@@ -156,10 +157,9 @@ impl Reader<'_> {
         let list: Value = match serde_saphyr::from_str(text) {
             Ok(list) => list,
             Err(error) => {
-                let place = error.location().map_or(0, |location| location.line());
-                let reason = error.without_snippet().to_string();
-                let reason = reason.lines().next().unwrap_or_default();
-                let allowed = format!("a YAML or JSON list of metrics (in its line {place}: {reason})");
+                let YamlProblem { line, text: reason } = YamlProblem::from(&error);
+                let place = line.map_or_else(String::new, |line| format!("in its line {line}: "));
+                let allowed = format!("a YAML or JSON list of metrics ({place}{reason})");
                 self.fields.note(Problem::invalid(self.fields.full("metrics"), text, allowed));
                 return None;
             }
