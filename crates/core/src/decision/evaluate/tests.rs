@@ -1,10 +1,13 @@
 use super::*;
 use crate::{
-    decision::activation::{Activity, Cause},
-    endpoint::page_choice::PageKind,
-    fleet::model::{Endpoint, Readiness},
-    names::{InferenceSetKey, PodUid},
-    page::sample::{PodDemand, PodSample},
+    decision::activation::Cause,
+    endpoint::{
+        page_choice::PageKind,
+        pod::{Pod, WindowKey},
+    },
+    fleet::model::{Endpoint, InferenceSet, Readiness},
+    names::{InferenceSetKey, MetricName, PodUid},
+    page::sample::{Histogram, PodDemand, PodSample, Reading},
 };
 
 const STALENESS: Duration = Duration::from_secs(5);
