@@ -85,7 +85,7 @@ impl<S> Aggregator<S> {
             inference_set: target.trigger.inference_set.to_string(),
             metric: target.specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(","),
             aggregation: target.trigger.rule.aggregation(),
-            value: snapshot.values.first().and_then(|value| value.as_ref().ok()).map(|value| value.value),
+            value: snapshot.values.first().and_then(|value| value.as_ref().ok()).map(|value| value.number()),
             active: snapshot.activity.is_active(),
             replicas: snapshot.replicas,
             known: snapshot.census.known,

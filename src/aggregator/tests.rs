@@ -192,7 +192,7 @@ impl Rig {
 }
 
 fn value(target: &Target) -> Result<f64, String> {
-    target.snapshot().values[0].as_ref().map(|value| value.value).map_err(ToString::to_string)
+    target.snapshot().values[0].as_ref().map(|value| value.number()).map_err(ToString::to_string)
 }
 
 const READY: Readiness = Readiness::Ready;

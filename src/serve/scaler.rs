@@ -94,7 +94,7 @@ impl Scaler {
             if !asked(&spec.name) {
                 continue;
             }
-            let value = value.as_ref().map_err(status)?.value;
+            let value = value.as_ref().map_err(status)?.number();
             metric_values.push(MetricValue {
                 metric_name: spec.name.clone(),
                 metric_value: integer(value),

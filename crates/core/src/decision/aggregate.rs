@@ -23,26 +23,24 @@ pub(super) fn single(
         Aggregation::Max => largest(reading),
         Aggregation::WindowedAvg { .. } => windowed(reading, None, &readings.demand),
         Aggregation::Quantile { quantile, .. } => windowed(reading, Some(quantile), &readings.demand),
-        Aggregation::Gate => Ok(gate(readings)),
+        Aggregation::Gate => gate(readings),
     }
 }
 
 /// 1 where every replica wanted is ready, or past its deadline and so not waited for.
-pub(super) fn gate(readings: &Readings) -> Value {
+pub(super) fn gate(readings: &Readings) -> Result<Value, Unavailable> {
     let Readings { ready, absent, census, .. } = readings;
-    let open = ready + absent >= census.replicas;
-    Value { value: f64::from(u8::from(open)), basis: Basis::Gate { ready: *ready } }
+    let open = ready.saturating_add(*absent) >= census.replicas;
+    Value::new(f64::from(u8::from(open)), Basis::Gate { ready: *ready })
 }
 
 impl Settled {
     /// The value that the states of the replicas give; `target` is the spec's.
-    pub(super) fn value(self, target: f64, census: Census) -> Value {
+    pub(super) fn value(self, target: f64, census: Census) -> Result<Value, Unavailable> {
         match self {
-            Self::NoReplicas => Value { value: 0.0, basis: Basis::NoReplicas },
-            Self::AllInFlight => {
-                Value { value: target * f64::from(census.replicas), basis: Basis::AllInFlight }
-            }
-            Self::AllAbsent => Value { value: 0.0, basis: Basis::AllAbsent },
+            Self::NoReplicas => Value::new(0.0, Basis::NoReplicas),
+            Self::AllInFlight => Value::new(target * f64::from(census.replicas), Basis::AllInFlight),
+            Self::AllAbsent => Value::new(0.0, Basis::AllAbsent),
         }
     }
 }
@@ -58,17 +56,22 @@ pub(super) fn total(
     let value = filled_total(known, target, reading.census);
     let cap = target * f64::from(reading.census.replicas);
     if hold_in_flight && reading.census.in_flight > 0 && value > cap {
-        return Ok(Value { value: cap, basis: Basis::Capped { known } });
+        return Value::new(cap, Basis::Capped { known });
     }
-    Ok(Value { value, basis: Basis::Total { known } })
+    Value::new(value, Basis::Total { known })
 }
 
 /// A mean as a total over the replicas, those that are unknown or on their way filled in.
-pub(super) fn as_total(mean: Value, target: f64, census: Census, hold_in_flight: bool) -> Value {
-    let total = filled_total(mean.value * f64::from(census.known), target, census);
+pub(super) fn as_total(
+    mean: Value,
+    target: f64,
+    census: Census,
+    hold_in_flight: bool,
+) -> Result<Value, Unavailable> {
+    let total = filled_total(mean.number() * f64::from(census.known), target, census);
     let cap = target * f64::from(census.replicas);
     let capped = hold_in_flight && census.in_flight > 0;
-    Value { value: if capped { total.min(cap) } else { total }, basis: mean.basis }
+    Value::new(if capped { total.min(cap) } else { total }, mean.basis)
 }
 
 /// The mean of a gauge over the replicas that serve.
@@ -76,13 +79,13 @@ pub(super) fn mean(reading: &MetricReading) -> Result<Value, Unavailable> {
     let (sum, _) = level(reading)?;
     representative(reading.census)?;
     let mean = sum / f64::from(reading.census.known);
-    Ok(Value { value: mean.max(0.0), basis: Basis::Mean })
+    Value::new(mean.max(0.0), Basis::Mean)
 }
 
 fn largest(reading: &MetricReading) -> Result<Value, Unavailable> {
     let (_, largest) = level(reading)?;
     representative(reading.census)?;
-    Ok(Value { value: largest.max(0.0), basis: Basis::Max })
+    Value::new(largest.max(0.0), Basis::Max)
 }
 
 /// The mean, or a quantile, of what a histogram observed over the window.
@@ -95,12 +98,15 @@ pub(super) fn windowed(
         return Err(not_a_histogram(&reading.metric));
     };
     representative(reading.census)?;
+    if !increase.count.is_finite() {
+        return Err(Unavailable::OutOfRange(increase.count));
+    }
     if increase.count <= 0.0 {
         // A server in which nothing ends may be idle or stuck; its queue tells which.
         return if demand.amount > 0.0 {
             Err(Unavailable::NothingEnded { metric: reading.metric.clone(), requests: demand.amount })
         } else {
-            Ok(Value { value: 0.0, basis: Basis::IdleWindow })
+            Value::new(0.0, Basis::IdleWindow)
         };
     }
     let value = match quantile {
@@ -112,7 +118,7 @@ pub(super) fn windowed(
         })?,
     };
     let basis = Basis::Window { covered: *covered, warming_up: *warming_up };
-    Ok(Value { value: value.max(0.0), basis })
+    Value::new(value.max(0.0), basis)
 }
 
 /// The sum of a gauge over the replicas that serve, and the largest of them.

@@ -93,9 +93,9 @@ fn values(trigger: &Trigger, readings: &Readings) -> Vec<Result<Value, Unavailab
     let hold = trigger.hold_while_in_flight;
     match (&trigger.rule, &readings.metrics) {
         (Rule::Policy(policy), _) => policy::values(policy, hold, readings),
-        (Rule::Single { aggregation: Aggregation::Gate, .. }, _) => vec![Ok(aggregate::gate(readings))],
+        (Rule::Single { aggregation: Aggregation::Gate, .. }, _) => vec![aggregate::gate(readings)],
         (Rule::Single { threshold, .. }, Err(settled)) => {
-            vec![Ok(settled.value(*threshold, readings.census))]
+            vec![settled.value(*threshold, readings.census)]
         }
         (Rule::Single { threshold, aggregation, .. }, Ok(metrics)) => metrics
             .iter()

@@ -31,7 +31,7 @@ pub struct Census {
 impl Census {
     /// The largest number of replicas that the fill may stand for.
     fn fillable(self) -> u32 {
-        self.replicas.saturating_sub(self.known).min(self.unknown + self.in_flight)
+        self.replicas.saturating_sub(self.known).min(self.unknown.saturating_add(self.in_flight))
     }
 
     /// Whether more than half of the replicas that are not on their way are unknown: a mean

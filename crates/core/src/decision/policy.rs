@@ -20,10 +20,10 @@ pub(super) fn values(
     readings: &Readings,
 ) -> Vec<Result<Value, Unavailable>> {
     match (policy.combine, &readings.metrics) {
-        (Combine::And | Combine::Or, Err(settled)) => vec![Ok(settled.value(1.0, readings.census))],
+        (Combine::And | Combine::Or, Err(settled)) => vec![settled.value(1.0, readings.census)],
         (Combine::And | Combine::Or, Ok(metrics)) => vec![combined(policy, metrics, readings)],
         (Combine::Max, Err(settled)) => {
-            let value = |metric: &PolicyMetric| Ok(settled.value(metric.up_threshold, readings.census));
+            let value = |metric: &PolicyMetric| settled.value(metric.up_threshold, readings.census);
             policy.metrics.iter().map(value).collect()
         }
         (Combine::Max, Ok(metrics)) => {
@@ -39,7 +39,7 @@ fn combined(policy: &Policy, metrics: &[MetricReading], readings: &Readings) -> 
         .metrics
         .iter()
         .zip(metrics)
-        .map(|(metric, reading)| of(metric, reading, readings).map(|value| position(metric, value.value)))
+        .map(|(metric, reading)| of(metric, reading, readings).map(|value| position(metric, value.number())))
         .collect();
     let direction = direction(policy.combine, census.in_flight > 0, &positions)?;
     let replicas = f64::from(census.replicas);
@@ -48,7 +48,7 @@ fn combined(policy: &Policy, metrics: &[MetricReading], readings: &Readings) -> 
         Direction::Hold => replicas,
         Direction::Down => 0.5 * replicas,
     };
-    Ok(Value { value, basis: Basis::Policy(direction) })
+    Value::new(value, Basis::Policy(direction))
 }
 
 /// Where one metric stands to its thresholds.
@@ -110,7 +110,7 @@ fn proportional(
         return total(reading, metric.up_threshold, hold_in_flight);
     }
     let mean = of(metric, reading, readings)?;
-    Ok(as_total(mean, metric.up_threshold, readings.census, hold_in_flight))
+    as_total(mean, metric.up_threshold, readings.census, hold_in_flight)
 }
 
 #[cfg(test)]

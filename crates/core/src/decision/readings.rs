@@ -152,12 +152,12 @@ impl<'a> Population<'a> {
         }
         let not_created = census.replicas.saturating_sub(living);
         if observed.short_since.is_none_or(young) {
-            census.in_flight += not_created;
+            census.in_flight = census.in_flight.saturating_add(not_created);
         } else {
-            absent += not_created;
+            absent = not_created.saturating_add(absent);
         }
         // Never more than R replicas on their way, however many pods a surge has made.
-        let room = census.replicas.saturating_sub(census.known + census.unknown);
+        let room = census.replicas.saturating_sub(census.known.saturating_add(census.unknown));
         census.in_flight = census.in_flight.min(room);
         Self { pods, census, absent }
     }
@@ -167,7 +167,7 @@ impl<'a> Population<'a> {
         if replicas == 0 {
             return Some(Settled::NoReplicas);
         }
-        if known + unknown > 0 {
+        if known > 0 || unknown > 0 {
             return None;
         }
         Some(if in_flight > 0 { Settled::AllInFlight } else { Settled::AllAbsent })
@@ -195,6 +195,9 @@ impl<'a> Population<'a> {
             }
         }
         demand.amount += observed.gateway.unwrap_or(0.0).max(0.0);
+        // Counts beyond what a number can hold are a great many requests, and no infinity.
+        demand.amount = demand.amount.min(f64::MAX);
+        demand.running = demand.running.min(f64::MAX);
         demand
     }
 

@@ -26,12 +26,31 @@ pub struct Snapshot {
     pub values: Vec<Result<Value, Unavailable>>,
 }
 
-/// A value for KEDA and how it came about.
+/// A number for KEDA, finite and not negative, and how it came about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
-    /// Finite, not negative.
-    pub value: f64,
+    number: f64,
     pub basis: Basis,
+}
+
+impl Value {
+    /// The only way to a value: KEDA and the HPA read infinity and NaN as 0, and scale down.
+    ///
+    /// # Errors
+    /// Where `number` is not finite, or is negative.
+    pub fn new(number: f64, basis: Basis) -> Result<Self, Unavailable> {
+        if number.is_finite() && number >= 0.0 {
+            // Without the sign that a zero may have.
+            Ok(Self { number: number.abs(), basis })
+        } else {
+            Err(Unavailable::OutOfRange(number))
+        }
+    }
+
+    #[must_use]
+    pub fn number(self) -> f64 {
+        self.number
+    }
 }
 
 /// How a value came about.
@@ -87,7 +106,7 @@ pub enum Unavailable {
     WatchSilent(Duration),
     #[error("none of {replicas} replicas could be read{}", Because(.last_error))]
     NoneKnown { replicas: u32, last_error: Option<Arc<str>> },
-    #[error("{unknown} of {} replicas could not be read, too many to speak for the rest", unknown + known)]
+    #[error("{unknown} of {} replicas could not be read, too many to speak for the rest", unknown.saturating_add(*known))]
     MostlyUnknown { unknown: u32, known: u32 },
     #[error("no replica has the metric {metric}{}", DidYouMean(.similar))]
     MissingMetric { metric: MetricName, similar: Vec<String> },
@@ -97,6 +116,10 @@ pub enum Unavailable {
     WindowStarting { metric: MetricName },
     #[error("no request ended within the window of {metric}, and {requests} are held")]
     NothingEnded { metric: MetricName, requests: f64 },
+    #[error(
+        "the value comes to {0}, which is no number for KEDA: a metric or a threshold is out of all proportion"
+    )]
+    OutOfRange(f64),
 }
 
 struct Because<'a>(&'a Option<Arc<str>>);
@@ -142,7 +165,7 @@ impl Snapshot {
                 text.push_str("; ");
             }
             match value {
-                Ok(value) => text.push_str(&value.basis.describe(value.value, self.census)),
+                Ok(value) => text.push_str(&value.basis.describe(value.number, self.census)),
                 Err(unavailable) => text.push_str(&unavailable.to_string()),
             }
         }
@@ -183,7 +206,9 @@ impl Basis {
         };
         match self {
             Self::NoReplicas => "0: no replica is wanted".into(),
-            Self::Total { known } if unknown + in_flight == 0 => format!("{known} over {}", population()),
+            Self::Total { known } if unknown == 0 && in_flight == 0 => {
+                format!("{known} over {}", population())
+            }
             Self::Total { known } => format!("{value}: {known} over {}, filled in at target", population()),
             Self::Capped { known } => {
                 format!("{value}: {known} over {}, held while replicas are on their way", population())

@@ -1,0 +1,186 @@
+//! Unknown is never zero.
+
+use super::*;
+
+#[test]
+fn unknown_is_never_zero() {
+    use Activity::{Active, Inactive, Unknown};
+    use Is::{Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
+    let hold = Active(Cause::InFlight);
+    let busy = Active(Cause::Demand);
+    // (what, R, replicas, value with target 10, activity)
+    #[rustfmt::skip]
+    let cases: Vec<(&str, u32, Vec<Is>, Result<f64, &str>, Activity)> = vec![
+        ("all known", 2, vec![Waiting(7.0), Waiting(5.0)], Ok(12.0), busy),
+        ("idle", 2, vec![Waiting(0.0), Waiting(0.0)], Ok(0.0), Inactive),
+        ("three of four time out", 4, vec![Waiting(12.0), Stale, Stale, Stale], Ok(40.0), busy),
+        ("idle, and one unknown", 2, vec![Waiting(0.0), Stale], Ok(10.0), Active(Cause::PartlyUnknown)),
+        ("one waits, one loads", 2, vec![Waiting(20.0), Loading(60)], Ok(20.0), busy),
+        ("an idle one, and one loads", 2, vec![Waiting(0.0), Loading(60)], Ok(10.0), hold),
+        ("not created yet", 3, vec![Waiting(0.0)], Ok(20.0), hold),
+        ("all load", 2, vec![Loading(60), Pending], Ok(20.0), hold),
+        ("none created", 2, vec![], Ok(20.0), hold),
+        ("one is stuck past its deadline", 2, vec![Waiting(4.0), Loading(901)], Ok(4.0), busy),
+        ("all are stuck", 2, vec![Loading(901), Loading(901)], Ok(0.0), Inactive),
+        ("stuck, and one still loads", 2, vec![Loading(901), Loading(60)], Ok(20.0), hold),
+        ("all unknown", 2, vec![Stale, Stale], Err("none of 2 replicas could be read"), Unknown),
+        ("ready and never read", 1, vec![Unread], Err("none of 1 replicas could be read"), Unknown),
+        ("unknown, and one loads", 2, vec![Stale, Loading(60)], Err("none of 2 replicas"), hold),
+        ("one lacks the metric", 2, vec![Waiting(3.0), Lacking], Ok(13.0), busy),
+        ("all lack it", 2, vec![Lacking, Lacking], Err("no replica has the metric"), Unknown),
+        ("one drains", 1, vec![Waiting(3.0), Draining], Ok(3.0), busy),
+        ("zero wanted", 0, vec![], Ok(0.0), Inactive),
+        ("zero wanted, one unknown", 0, vec![Stale], Ok(0.0), Inactive),
+        ("zero wanted, one lacks the metric", 0, vec![Lacking], Ok(0.0), Inactive),
+        ("nothing waits, but it works", 1, vec![Running(3.0)], Ok(0.0), busy),
+    ];
+    for (what, replicas, pods, expected, activity) in cases {
+        let pods: Vec<_> = pods.iter().enumerate().map(|(index, is)| pod(index, *is)).collect();
+        let set = set(replicas);
+        let snapshot = decide(&trigger(&[]), &observed(&set, &pods));
+        match (value(&snapshot), expected) {
+            (Ok(got), Ok(expected)) => assert_eq!(got, expected, "{what}"),
+            (Err(got), Err(expected)) => assert!(got.contains(expected), "{what}: {got}"),
+            (got, expected) => panic!("{what}: {got:?}, not {expected:?}"),
+        }
+        assert_eq!(snapshot.activity, activity, "{what}");
+        assert!(!snapshot.why().is_empty());
+    }
+}
+
+/// With no replica wanted, no state of pods, gateway or watch makes a call fail.
+#[test]
+fn nothing_fails_at_zero_replicas() {
+    use Is::{Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
+    let kinds =
+        [Waiting(3.0), Running(1.0), Lacking, Stale, Unread, Loading(60), Loading(901), Pending, Draining];
+    let policy =
+        r#"[{"name":"vllm:num_requests_waiting","type":"gauge","upthreshold":10,"downthreshold":1}]"#;
+    let rules: [&[(&str, &str)]; 8] = [
+        &[],
+        &[("aggregation", "service-avg")],
+        &[("aggregation", "max")],
+        &[("aggregation", "windowed-avg")],
+        &[("aggregation", "quantile")],
+        &[("aggregation", "gate")],
+        &[("aggregation", "policy"), ("policy", policy), ("metricName", ""), ("threshold", "")],
+        &[
+            ("aggregation", "policy"),
+            ("policy", policy),
+            ("combinePolicy", "MAX"),
+            ("metricName", ""),
+            ("threshold", ""),
+        ],
+    ];
+    let set = set(0);
+    for rule in rules {
+        for first in kinds {
+            for second in kinds {
+                let pods = [pod(0, first), pod(1, second)];
+                let observed = Observed { heard: NOW - Duration::from_secs(1_000), ..observed(&set, &pods) };
+                let snapshot = decide(&trigger(rule), &observed);
+                assert!(snapshot.values.iter().all(Result::is_ok), "{rule:?}: {snapshot:?}");
+                assert_ne!(snapshot.activity, Activity::Unknown);
+            }
+        }
+    }
+}
+
+/// For every mix of up to five replicas: the HPA, which divides by target and compares with
+/// the replicas, never moves against what the known replicas say.
+#[test]
+fn the_hpa_never_moves_against_the_known() {
+    use Is::{Loading, Stale, Waiting};
+    let kinds = [Waiting(0.0), Waiting(4.0), Waiting(10.0), Waiting(25.0), Stale, Loading(60), Loading(901)];
+    let mut mixes: Vec<Vec<Is>> = vec![vec![]];
+    for _ in 0..5 {
+        let longer = mixes.iter().flat_map(|mix| kinds.map(|kind| [mix.as_slice(), &[kind]].concat()));
+        let longer: Vec<_> = longer.collect();
+        mixes = longer;
+        for mix in &mixes {
+            let pods: Vec<_> = mix.iter().enumerate().map(|(index, is)| pod(index, *is)).collect();
+            let set = set(u32::try_from(mix.len()).unwrap());
+            let Ok(value) = value(&decide(&trigger(&[]), &observed(&set, &pods))) else { continue };
+            let known: Vec<f64> = mix
+                .iter()
+                .filter_map(|is| if let Waiting(waiting) = is { Some(*waiting) } else { None })
+                .collect();
+            let sum: f64 = known.iter().sum();
+            let stuck = mix.iter().filter(|is| matches!(is, Loading(901))).count();
+            let (replicas, desired) = (mix.len() as f64, (value / 10.0).ceil());
+            // Stuck replicas are known not to serve: capacity is what the rest makes up.
+            let serving_or_coming = replicas - stuck as f64;
+            let known_capacity = 10.0 * known.len() as f64;
+            if sum >= known_capacity && !known.is_empty() {
+                assert!(desired >= serving_or_coming, "{value} for {} replicas", mix.len());
+            }
+            if sum <= known_capacity {
+                assert!(desired <= replicas, "{value} for {} replicas", mix.len());
+            }
+            if known.iter().all(|waiting| *waiting == 0.0) && known.len() == mix.len() {
+                assert_eq!(value, 0.0);
+            }
+        }
+    }
+    assert_eq!(mixes.len(), 7_usize.pow(5));
+}
+
+#[test]
+fn means_speak_only_for_a_majority() {
+    use Is::{Loading, Stale, Waiting};
+    let average = trigger(&[("aggregation", "service-avg")]);
+    let largest = trigger(&[("aggregation", "max")]);
+    let cases = [
+        (vec![Waiting(2.0), Waiting(4.0)], Ok(3.0), Ok(4.0)),
+        (vec![Waiting(2.0), Waiting(4.0), Loading(60)], Ok(3.0), Ok(4.0)),
+        (vec![Waiting(2.0), Waiting(4.0), Stale], Ok(3.0), Ok(4.0)),
+        (vec![Waiting(2.0), Stale], Ok(2.0), Ok(2.0)),
+        (vec![Waiting(2.0), Stale, Stale], Err("2 of 3 replicas"), Err("2 of 3 replicas")),
+        (vec![Loading(60), Loading(60)], Ok(20.0), Ok(20.0)),
+    ];
+    for (mix, mean, max) in cases {
+        let pods: Vec<_> = mix.iter().enumerate().map(|(index, is)| pod(index, *is)).collect();
+        let set = set(u32::try_from(pods.len()).unwrap());
+        for (trigger, expected) in [(&average, mean), (&largest, max)] {
+            match (value(&decide(trigger, &observed(&set, &pods))), expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+                (Err(got), Err(expected)) => assert!(got.contains(expected), "{got}"),
+                (got, expected) => panic!("{got:?}, not {expected:?}"),
+            }
+        }
+    }
+}
+
+#[test]
+fn a_cap_holds_while_replicas_are_on_their_way() {
+    let pods = [pod(0, Is::Waiting(70.0)), pod(1, Is::Loading(60))];
+    let set = set(2);
+    assert_eq!(value(&decide(&trigger(&[]), &observed(&set, &pods))), Ok(70.0));
+    let held = trigger(&[("holdWhileInFlight", "true")]);
+    assert_eq!(value(&decide(&held, &observed(&set, &pods))), Ok(20.0));
+    let serving = [pod(0, Is::Waiting(70.0)), pod(1, Is::Waiting(0.0))];
+    assert_eq!(value(&decide(&held, &observed(&set, &serving))), Ok(70.0));
+}
+
+#[test]
+fn a_silent_watch_is_no_longer_believed() {
+    let pods = [pod(0, Is::Waiting(3.0))];
+    let set = set(1);
+    let silent = Observed { heard: NOW - Duration::from_secs(91), ..observed(&set, &pods) };
+    assert!(value(&decide(&trigger(&[]), &silent)).unwrap_err().contains("silent for 91 s"));
+}
+
+#[test]
+fn the_next_change_is_the_earliest_deadline() {
+    let trigger = trigger(&[]);
+    let two = set(2);
+    let idle = Activation::new(trigger.activation, NOW - Duration::from_secs(10_000));
+    let pods = [pod(0, Is::Waiting(0.0)), pod(1, Is::Loading(60))];
+    let next = next_change(&trigger, &observed(&two, &pods), &idle, NOW);
+    assert_eq!(next, Some(NOW + STALENESS), "the sample goes stale first");
+    let pods = [pod(1, Is::Loading(895))];
+    let next = next_change(&trigger, &observed(&two, &pods), &idle, NOW);
+    assert_eq!(next, Some(NOW + Duration::from_secs(5)), "the deadline comes first");
+    let zero = set(0);
+    assert_eq!(next_change(&trigger, &observed(&zero, &[]), &idle, NOW), None);
+}
