@@ -197,7 +197,7 @@ fn unknown_activity(snapshot: &Snapshot) -> Unavailable {
         .values
         .iter()
         .find_map(|value| value.as_ref().err().cloned())
-        .unwrap_or(Unavailable::NoneKnown { replicas: snapshot.replicas.unwrap_or(0), last_error: None })
+        .unwrap_or(Unavailable::NoneKnown { replicas: snapshot.replicas.unwrap_or(0), reason: None })
 }
 
 /// The integer beside a float; saturating, as `as` does.

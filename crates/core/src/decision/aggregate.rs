@@ -77,14 +77,14 @@ pub(super) fn as_total(
 /// The mean of a gauge over the replicas that serve.
 pub(super) fn mean(reading: &MetricReading) -> Result<Value, Unavailable> {
     let (sum, _) = level(reading)?;
-    representative(reading.census)?;
+    representative(reading)?;
     let mean = sum / f64::from(reading.census.known);
     Value::new(mean.max(0.0), Basis::Mean)
 }
 
 fn largest(reading: &MetricReading) -> Result<Value, Unavailable> {
     let (_, largest) = level(reading)?;
-    representative(reading.census)?;
+    representative(reading)?;
     Value::new(largest.max(0.0), Basis::Max)
 }
 
@@ -97,7 +97,7 @@ pub(super) fn windowed(
     let Measured::Window { increase, covered, warming_up } = reading.measured()? else {
         return Err(not_a_histogram(&reading.metric));
     };
-    representative(reading.census)?;
+    representative(reading)?;
     if !increase.count.is_finite() {
         return Err(Unavailable::OutOfRange(increase.count));
     }
@@ -130,9 +130,10 @@ fn level(reading: &MetricReading) -> Result<(f64, f64), Unavailable> {
 }
 
 /// Fails where the replicas that are known are fewer than those that are not.
-fn representative(census: Census) -> Result<(), Unavailable> {
-    if census.mostly_unknown() {
-        return Err(Unavailable::MostlyUnknown { unknown: census.unknown, known: census.known });
+fn representative(reading: &MetricReading) -> Result<(), Unavailable> {
+    let Census { known, unknown, .. } = reading.census;
+    if reading.census.mostly_unknown() {
+        return Err(Unavailable::MostlyUnknown { unknown, known, reason: reading.reason.clone() });
     }
     Ok(())
 }

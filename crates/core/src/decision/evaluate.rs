@@ -70,7 +70,7 @@ pub fn next_change(
         Phase::Pending | Phase::Loading => Some(pod.endpoint.since + deadline),
         Phase::Draining | Phase::Stale => None,
     });
-    pods.chain(observed.short_since.map(|since| since + deadline))
+    pods.chain(observed.missing.iter().map(|missing| missing.since + deadline))
         .chain(activation.next_change())
         .chain((observed.set.replicas > 0).then(|| observed.heard + WATCH_SILENCE))
         .filter(|moment| *moment > now)

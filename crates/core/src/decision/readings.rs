@@ -12,7 +12,7 @@ use super::{
 use crate::{
     config::trigger::{Aggregation, PolicyKind, Rule, Trigger},
     endpoint::pod::{Phase, Pod, WindowKey},
-    fleet::model::InferenceSet,
+    fleet::{model::InferenceSet, shortage::Missing},
     names::MetricName,
     page::sample::{Histogram, Reading},
     time::Moment,
@@ -23,8 +23,9 @@ use crate::{
 pub struct Observed<'a> {
     pub set: &'a InferenceSet,
     pub pods: &'a [Pod],
-    /// Since when there have been fewer pods than replicas wanted; `None` while there are not.
-    pub short_since: Option<Moment>,
+    /// The replicas for which there is no pod, with their times. One that is not listed is
+    /// missing since a moment ago.
+    pub missing: &'a [Missing],
     /// For how long a sample speaks for its pod.
     pub staleness: Duration,
     /// Requests that the gateway holds and has refused for want of a replica; `None` where
@@ -32,8 +33,6 @@ pub struct Observed<'a> {
     pub gateway: Option<f64>,
     /// When the source of all this was last heard from.
     pub heard: Moment,
-    /// The newest error of a scrape.
-    pub last_error: Option<&'a Arc<str>>,
 }
 
 /// What one decision is made of.
@@ -68,6 +67,8 @@ pub(super) struct MetricReading {
     /// The census for this metric: a replica that lacks it is unknown.
     pub census: Census,
     pub measured: Result<Measured, Unavailable>,
+    /// Why a replica is unknown, where more are than not.
+    pub reason: Option<Arc<str>>,
 }
 
 /// What the replicas that have a metric say of it. There is one such replica at least.
@@ -85,7 +86,7 @@ impl Readings {
     pub(super) fn take(trigger: &Trigger, population: &Population<'_>, observed: &Observed<'_>) -> Self {
         let metrics = match population.settled() {
             Some(settled) => Err(settled),
-            None => Ok(population.metrics(&trigger.rule, observed)),
+            None => Ok(population.metrics(&trigger.rule)),
         };
         Self {
             census: population.census,
@@ -151,11 +152,10 @@ impl<'a> Population<'a> {
             pods.push((view, pod));
         }
         let not_created = census.replicas.saturating_sub(living);
-        if observed.short_since.is_none_or(young) {
-            census.in_flight = census.in_flight.saturating_add(not_created);
-        } else {
-            absent = not_created.saturating_add(absent);
-        }
+        let overdue = observed.missing.iter().filter(|missing| !young(missing.since));
+        let overdue = overdue.map(|missing| missing.replicas).fold(0, u32::saturating_add).min(not_created);
+        absent = overdue.saturating_add(absent);
+        census.in_flight = census.in_flight.saturating_add(not_created - overdue);
         // Never more than R replicas on their way, however many pods a surge has made.
         let room = census.replicas.saturating_sub(census.known.saturating_add(census.unknown));
         census.in_flight = census.in_flight.min(room);
@@ -201,30 +201,30 @@ impl<'a> Population<'a> {
         demand
     }
 
-    fn metrics(&self, rule: &Rule, observed: &Observed<'_>) -> Vec<MetricReading> {
+    fn metrics(&self, rule: &Rule) -> Vec<MetricReading> {
         match rule {
             Rule::Single { metric, aggregation, .. } => match *aggregation {
                 Aggregation::Gate => Vec::new(),
                 Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max => {
-                    vec![self.level(metric, observed)]
+                    vec![self.level(metric)]
                 }
                 Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
-                    vec![self.window(metric, window, observed)]
+                    vec![self.window(metric, window)]
                 }
             },
             Rule::Policy(policy) => policy
                 .metrics
                 .iter()
                 .map(|metric| match metric.kind {
-                    PolicyKind::Gauge => self.level(&metric.name, observed),
-                    PolicyKind::Histogram { window, .. } => self.window(&metric.name, window, observed),
+                    PolicyKind::Gauge => self.level(&metric.name),
+                    PolicyKind::Histogram { window, .. } => self.window(&metric.name, window),
                 })
                 .collect(),
         }
     }
 
     /// A gauge or counter.
-    fn level(&self, metric: &MetricName, observed: &Observed<'_>) -> MetricReading {
+    fn level(&self, metric: &MetricName) -> MetricReading {
         let (mut sum, mut largest) = (0.0, 0.0_f64);
         let mut histograms = 0_u32;
         let read = self.each(metric, |pod| match pod.latest()?.1.reading(metric)? {
@@ -241,13 +241,13 @@ impl<'a> Population<'a> {
         let measured = if read.census.known == 0 && histograms > 0 {
             Err(not_a_level(metric))
         } else {
-            self.present(&read, observed).map(|()| Measured::Level { sum, largest })
+            self.present(&read).map(|()| Measured::Level { sum, largest })
         };
-        MetricReading { metric: metric.clone(), census: read.census, measured }
+        self.reading(&read, measured)
     }
 
     /// What a histogram observed over a window.
-    fn window(&self, metric: &MetricName, span: Duration, observed: &Observed<'_>) -> MetricReading {
+    fn window(&self, metric: &MetricName, span: Duration) -> MetricReading {
         let mut histograms = 0_u32;
         let present = self.each(metric, |pod| {
             let reading = pod.latest()?.1.reading(metric)?;
@@ -263,7 +263,7 @@ impl<'a> Population<'a> {
             warming_up |= delta.warming_up;
             Some(())
         });
-        let measured = self.present(&present, observed).and_then(|()| {
+        let measured = self.present(&present).and_then(|()| {
             if histograms == 0 {
                 return Err(not_a_histogram(metric));
             }
@@ -272,7 +272,7 @@ impl<'a> Population<'a> {
             }
             Ok(Measured::Window { increase, covered, warming_up })
         });
-        MetricReading { metric: metric.clone(), census: deltas.census, measured }
+        self.reading(&deltas, measured)
     }
 
     /// Goes over the replicas that serve; those of which `read` gives nothing are unknown for
@@ -289,8 +289,17 @@ impl<'a> Population<'a> {
         found
     }
 
+    fn reading(&self, found: &Found<'_>, measured: Result<Measured, Unavailable>) -> MetricReading {
+        let lacking = || {
+            let count = found.lacking.len();
+            (count > 0).then(|| format!("{count} can be read and have no {}", found.metric).into())
+        };
+        let reason = found.census.mostly_unknown().then(|| self.obstacle().or_else(lacking)).flatten();
+        MetricReading { metric: found.metric.clone(), census: found.census, measured, reason }
+    }
+
     /// Fails where nobody has the metric although somebody serves, and where nobody serves.
-    fn present(&self, found: &Found<'_>, observed: &Observed<'_>) -> Result<(), Unavailable> {
+    fn present(&self, found: &Found<'_>) -> Result<(), Unavailable> {
         if found.census.known > 0 {
             return Ok(());
         }
@@ -298,8 +307,13 @@ impl<'a> Population<'a> {
             let (metric, similar) = (found.metric.clone(), found.similar());
             return Err(Unavailable::MissingMetric { metric, similar });
         }
-        let last_error = observed.last_error.cloned();
-        Err(Unavailable::NoneKnown { replicas: self.census.replicas, last_error })
+        Err(Unavailable::NoneKnown { replicas: self.census.replicas, reason: self.obstacle() })
+    }
+
+    /// Why a replica can't be read at present.
+    fn obstacle(&self) -> Option<Arc<str>> {
+        let unknown = self.pods.iter().filter(|(view, _)| *view == View::Unknown);
+        unknown.map(|(_, pod)| pod).find_map(|pod| pod.obstacle())
     }
 }
 

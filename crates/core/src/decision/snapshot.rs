@@ -104,10 +104,14 @@ pub enum Unavailable {
     NoInferenceSet,
     #[error("the watch on the cluster has been silent for {} s", .0.as_secs())]
     WatchSilent(Duration),
-    #[error("none of {replicas} replicas could be read{}", Because(.last_error))]
-    NoneKnown { replicas: u32, last_error: Option<Arc<str>> },
-    #[error("{unknown} of {} replicas could not be read, too many to speak for the rest", unknown.saturating_add(*known))]
-    MostlyUnknown { unknown: u32, known: u32 },
+    #[error("none of {replicas} replicas could be read{}", Because(.reason))]
+    NoneKnown { replicas: u32, reason: Option<Arc<str>> },
+    #[error(
+        "{unknown} of {} replicas are unknown, too many for the rest to speak for them{}",
+        unknown.saturating_add(*known),
+        Because(.reason)
+    )]
+    MostlyUnknown { unknown: u32, known: u32, reason: Option<Arc<str>> },
     #[error("no replica has the metric {metric}{}", DidYouMean(.similar))]
     MissingMetric { metric: MetricName, similar: Vec<String> },
     #[error("{metric} is {found}, and the aggregation needs {needed}")]
@@ -126,7 +130,7 @@ struct Because<'a>(&'a Option<Arc<str>>);
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+        self.0.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
     }
 }
 

@@ -7,7 +7,10 @@ use crate::{
         page_choice::PageKind,
         pod::{Pod, WindowKey},
     },
-    fleet::model::{Endpoint, InferenceSet, Readiness},
+    fleet::{
+        model::{Endpoint, InferenceSet, Readiness},
+        shortage::Missing,
+    },
     names::{InferenceSetKey, MetricName, PodUid},
     page::sample::{Histogram, PodDemand, PodSample, Reading},
 };
@@ -97,15 +100,7 @@ fn set(replicas: u32) -> InferenceSet {
 }
 
 fn observed<'a>(set: &'a InferenceSet, pods: &'a [Pod]) -> Observed<'a> {
-    Observed {
-        set,
-        pods,
-        short_since: None,
-        staleness: STALENESS,
-        gateway: None,
-        heard: NOW,
-        last_error: None,
-    }
+    Observed { set, pods, missing: &[], staleness: STALENESS, gateway: None, heard: NOW }
 }
 
 /// Decides for a target whose hold time is long over.

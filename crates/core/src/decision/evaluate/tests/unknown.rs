@@ -184,3 +184,70 @@ fn the_next_change_is_the_earliest_deadline() {
     let zero = set(0);
     assert_eq!(next_change(&trigger, &observed(&zero, &[]), &idle, NOW), None);
 }
+
+/// Each replica that is missing has its own deadline: one that is lost now is on its way, though
+/// another has been missing for long.
+#[test]
+fn a_replica_that_is_lost_is_on_its_way_beside_one_that_never_came() {
+    let three = set(3);
+    let ago = |seconds| NOW - Duration::from_secs(seconds);
+    let missing = |times: &[u64]| -> Vec<Missing> {
+        times.iter().map(|seconds| Missing { since: ago(*seconds), replicas: 1 }).collect()
+    };
+    let two = [pod(0, Is::Waiting(9.0)), pod(1, Is::Waiting(9.0))];
+    let cases = [
+        (&two[..], missing(&[901]), 18.0, 1, None),
+        (&two[..1], missing(&[901, 0]), 19.0, 1, Some(900)),
+        (&two[..1], missing(&[1_800, 901]), 9.0, 2, None),
+        (&two[..1], missing(&[20, 10]), 29.0, 0, Some(880)),
+    ];
+    for (pods, missing, expected, stuck, deadline) in cases {
+        let observed = Observed { missing: &missing, ..observed(&three, pods) };
+        let snapshot = decide(&trigger(&[]), &observed);
+        assert_eq!((value(&snapshot), snapshot.stuck), (Ok(expected), stuck), "{missing:?}");
+        let idle = Activation::new(trigger(&[]).activation, ago(10_000));
+        // What else changes does so sooner, so it is taken away.
+        let far =
+            Observed { staleness: Duration::from_secs(5_000), heard: NOW + WATCH_SILENCE * 100, ..observed };
+        let next = next_change(&trigger(&[]), &far, &idle, NOW).unwrap();
+        assert_eq!(next, NOW + Duration::from_secs(deadline.unwrap_or(5_000)));
+    }
+}
+
+#[test]
+fn the_reason_is_the_one_of_now() {
+    let one = set(1);
+    let error = |pods: &[Pod]| value(&decide(&trigger(&[]), &observed(&one, pods))).unwrap_err();
+    let mut restarted = pod(0, Is::Unread);
+    assert_eq!(error(&[restarted.clone()]), "none of 1 replicas could be read: no answer yet");
+    restarted.failed("answered with status 503".into());
+    assert_eq!(error(&[restarted.clone()]), "none of 1 replicas could be read: answered with status 503");
+    // It served, and its container began anew: the model is downloaded again.
+    let served = PodSample { engine: true, ..PodSample::default() };
+    restarted.sampled(NOW - Duration::from_secs(60), PageKind::Filtered, served);
+    let downloads = PodSample { download_remaining: Some(41.7), ..PodSample::default() };
+    restarted.sampled(NOW, PageKind::Plain, downloads);
+    assert_eq!(error(&[restarted.clone()]), "none of 1 replicas could be read: downloading, 42 s left");
+    restarted.sampled(NOW, PageKind::Plain, PodSample::default());
+    assert!(error(&[restarted.clone()]).ends_with("its page has no family of a model server"));
+    restarted.failed("connection refused".into());
+    assert!(error(&[restarted]).ends_with("could be read: connection refused"));
+}
+
+#[test]
+fn who_is_unknown_and_why_is_told_truly() {
+    use Is::{Lacking, Stale, Waiting};
+    let average = trigger(&[("aggregation", "service-avg")]);
+    let three = set(3);
+    let error = |mut pods: Vec<Pod>, failed: &[usize]| {
+        for index in failed {
+            pods[*index].failed("timed out".into());
+        }
+        value(&decide(&average, &observed(&three, &pods))).unwrap_err()
+    };
+    let start = "2 of 3 replicas are unknown, too many for the rest to speak for them";
+    let unread = vec![pod(0, Waiting(1.0)), pod(1, Stale), pod(2, Stale)];
+    assert_eq!(error(unread, &[2]), format!("{start}: timed out"));
+    let lacking = vec![pod(0, Waiting(1.0)), pod(1, Lacking), pod(2, Lacking)];
+    assert_eq!(error(lacking, &[]), format!("{start}: 2 can be read and have no vllm:num_requests_waiting"));
+}
