@@ -24,6 +24,8 @@ pub struct DescribedTarget {
     pub known: u32,
     pub unknown: u32,
     pub in_flight: u32,
+    /// Replicas whose engine sleeps.
+    pub asleep: u32,
     /// The decision record.
     pub why: String,
     /// When `true` was last pushed, RFC 3339.
@@ -91,6 +93,7 @@ impl<S> Aggregator<S> {
             known: snapshot.census.known,
             unknown: snapshot.census.unknown,
             in_flight: snapshot.census.in_flight,
+            asleep: snapshot.census.asleep,
             why,
             last_push: target.last_push().and_then(rfc3339),
             endpoints: self.describe_endpoints(group, target),

@@ -3,7 +3,7 @@
 use super::{
     activation::Demand,
     fill::{Census, filled_total, histogram_quantile},
-    readings::{Measured, MetricReading, Readings, Settled, not_a_histogram, not_a_level},
+    readings::{Level, Measured, MetricReading, Readings, Settled, Window, not_a_histogram, not_a_level},
     snapshot::{Basis, Unavailable, Value},
 };
 use crate::config::trigger::Aggregation;
@@ -17,6 +17,9 @@ pub(super) fn single(
     reading: &MetricReading,
     readings: &Readings,
 ) -> Result<Value, Unavailable> {
+    if aggregation != Aggregation::Sum && readings.census.only_asleep() {
+        return all_asleep(target, readings.census);
+    }
     match aggregation {
         Aggregation::Sum => total(reading, target, hold_in_flight),
         Aggregation::ServiceAvg => mean(reading),
@@ -45,14 +48,19 @@ impl Settled {
     }
 }
 
-/// The filled total of a gauge or counter.
+/// The value of what only replicas that serve can tell, where all that are there sleep: hold.
+pub(super) fn all_asleep(target: f64, census: Census) -> Result<Value, Unavailable> {
+    Value::new(target * f64::from(census.replicas), Basis::AllAsleep)
+}
+
+/// The filled total of a gauge.
 pub(super) fn total(
     reading: &MetricReading,
     target: f64,
     hold_in_flight: bool,
 ) -> Result<Value, Unavailable> {
-    let (sum, _) = level(reading)?;
-    let known = sum.max(0.0);
+    let level = level(reading)?;
+    let known = (level.sum + level.asleep).max(0.0);
     let value = filled_total(known, target, reading.census);
     let cap = target * f64::from(reading.census.replicas);
     if hold_in_flight && reading.census.in_flight > 0 && value > cap {
@@ -76,16 +84,16 @@ pub(super) fn as_total(
 
 /// The mean of a gauge over the replicas that serve.
 pub(super) fn mean(reading: &MetricReading) -> Result<Value, Unavailable> {
-    let (sum, _) = level(reading)?;
+    let level = level(reading)?;
     representative(reading)?;
-    let mean = sum / f64::from(reading.census.known);
+    let mean = level.sum / f64::from(reading.census.known);
     Value::new(mean.max(0.0), Basis::Mean)
 }
 
 fn largest(reading: &MetricReading) -> Result<Value, Unavailable> {
-    let (_, largest) = level(reading)?;
+    let level = level(reading)?;
     representative(reading)?;
-    Value::new(largest.max(0.0), Basis::Max)
+    Value::new(level.largest, Basis::Max)
 }
 
 /// The mean, or a quantile, of what a histogram observed over the window.
@@ -94,19 +102,18 @@ pub(super) fn windowed(
     quantile: Option<f64>,
     demand: &Demand,
 ) -> Result<Value, Unavailable> {
-    let Measured::Window { increase, covered, warming_up } = reading.measured()? else {
+    let Measured::Window(window) = reading.measured()? else {
         return Err(not_a_histogram(&reading.metric));
     };
+    let increase = &window.increase;
     representative(reading)?;
     if !increase.count.is_finite() {
         return Err(Unavailable::OutOfRange(increase.count));
     }
     if increase.count <= 0.0 {
-        // A server in which nothing ends may be idle or stuck; its queue tells which.
-        return if demand.amount > 0.0 {
-            Err(Unavailable::NothingEnded { metric: reading.metric.clone(), requests: demand.amount })
-        } else {
-            Value::new(0.0, Basis::IdleWindow)
+        return match held(window, reading.census, demand) {
+            Some(0.0) => Value::new(0.0, Basis::IdleWindow),
+            requests => Err(Unavailable::NothingEnded { metric: reading.metric.clone(), requests }),
         };
     }
     let value = match quantile {
@@ -117,15 +124,22 @@ pub(super) fn windowed(
             needed: "buckets for a quantile",
         })?,
     };
-    let basis = Basis::Window { covered: *covered, warming_up: *warming_up };
+    let basis = Basis::Window { covered: window.covered, warming_up: window.warming_up };
     Value::new(value.max(0.0), basis)
 }
 
-/// The sum of a gauge over the replicas that serve, and the largest of them.
-fn level(reading: &MetricReading) -> Result<(f64, f64), Unavailable> {
+/// The requests that are held where nothing ended within a window: a server in which nothing ends
+/// may be idle or stuck, and these tell which. `None` where more replicas do not say than do.
+fn held(window: &Window, census: Census, demand: &Demand) -> Option<f64> {
+    let unknown = census.unknown.saturating_add(window.silent);
+    let known = census.known.saturating_sub(window.silent);
+    (demand.amount > 0.0 || unknown <= known).then_some(demand.amount)
+}
+
+fn level(reading: &MetricReading) -> Result<Level, Unavailable> {
     match reading.measured()? {
-        Measured::Level { sum, largest } => Ok((*sum, *largest)),
-        Measured::Window { .. } => Err(not_a_level(&reading.metric)),
+        Measured::Level(level) => Ok(*level),
+        Measured::Window(_) => Err(not_a_level(&reading.metric)),
     }
 }
 

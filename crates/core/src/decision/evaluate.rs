@@ -7,7 +7,8 @@ use super::{
     aggregate,
     fill::View,
     policy,
-    readings::{Population, Readings},
+    population::Population,
+    readings::Readings,
     snapshot::{Snapshot, Unavailable, Value},
     warning::Stuck,
 };
@@ -17,7 +18,7 @@ use crate::{
     time::Moment,
 };
 
-pub use super::readings::Observed;
+pub use super::population::Observed;
 
 /// For how long the watch may be silent before what it said is no longer believed. An API
 /// server sends a bookmark about once a minute.
@@ -81,8 +82,8 @@ pub fn next_change(
 #[must_use]
 pub fn stuck(trigger: &Trigger, observed: &Observed<'_>, now: Moment) -> Stuck {
     let population = Population::count(trigger, observed, now);
-    let absent = population.pods.iter().filter(|(view, _)| *view == View::Absent);
-    let pods: Vec<_> = absent.map(|(_, pod)| (pod.endpoint.uid.clone(), pod.endpoint.pod.clone())).collect();
+    let pods: Vec<_> =
+        population.of(View::Absent).map(|pod| (pod.endpoint.uid.clone(), pod.endpoint.pod.clone())).collect();
     let counted = u32::try_from(pods.len()).unwrap_or(u32::MAX);
     let not_created = population.absent.saturating_sub(counted);
     Stuck { pods, not_created, deadline: trigger.in_flight_deadline }

@@ -4,7 +4,7 @@
 //! to scale up, half to scale down, as many to hold. The HPA's behavior limits the step.
 
 use super::{
-    aggregate::{as_total, mean, total, windowed},
+    aggregate::{all_asleep, as_total, mean, total, windowed},
     readings::{MetricReading, Readings},
     snapshot::{Basis, Direction, Unavailable, Value},
 };
@@ -35,6 +35,9 @@ pub(super) fn values(
 
 fn combined(policy: &Policy, metrics: &[MetricReading], readings: &Readings) -> Result<Value, Unavailable> {
     let census = readings.census;
+    if census.only_asleep() {
+        return all_asleep(1.0, census);
+    }
     let positions: Vec<_> = policy
         .metrics
         .iter()
@@ -108,6 +111,9 @@ fn proportional(
 ) -> Result<Value, Unavailable> {
     if metric.kind == PolicyKind::Gauge && page::adds_up(metric.name.as_str()) {
         return total(reading, metric.up_threshold, hold_in_flight);
+    }
+    if readings.census.only_asleep() {
+        return all_asleep(metric.up_threshold, readings.census);
     }
     let mean = of(metric, reading, readings)?;
     as_total(mean, metric.up_threshold, readings.census, hold_in_flight)

@@ -78,6 +78,8 @@ pub enum Basis {
     IdleWindow,
     /// Every replica is on its way: hold.
     AllInFlight,
+    /// Every replica that is there sleeps: hold.
+    AllAsleep,
     /// No replica has ever served within its deadline: all count as absent.
     AllAbsent,
     /// Replicas ready (or past their deadline) against replicas wanted.
@@ -118,8 +120,11 @@ pub enum Unavailable {
     WrongKind { metric: MetricName, found: &'static str, needed: &'static str },
     #[error("the window of {metric} needs two samples and has fewer")]
     WindowStarting { metric: MetricName },
-    #[error("no request ended within the window of {metric}, and {requests} are held")]
-    NothingEnded { metric: MetricName, requests: f64 },
+    /// `requests`: how many are held, where that is known.
+    #[error("no request ended within the window of {metric}, and {} held", AreHeld(.requests))]
+    NothingEnded { metric: MetricName, requests: Option<f64> },
+    #[error("{unknown} of {replicas} replicas do not say how many requests they hold")]
+    DemandUnknown { unknown: u32, replicas: u32 },
     #[error(
         "the value comes to {0}, which is no number for KEDA: a metric or a threshold is out of all proportion"
     )]
@@ -131,6 +136,17 @@ struct Because<'a>(&'a Option<Arc<str>>);
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
+}
+
+struct AreHeld<'a>(&'a Option<f64>);
+
+impl fmt::Display for AreHeld<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(requests) => write!(f, "{requests} are"),
+            None => f.write_str("it is not known how many are"),
+        }
     }
 }
 
@@ -157,6 +173,19 @@ impl Snapshot {
             demand: Demand::default(),
             activity: Activity::Unknown,
             values: vec![Err(why.clone()); specs],
+        }
+    }
+
+    /// Why the activity is unknown where it is: what keeps every value from being known, else
+    /// that demand is not.
+    #[must_use]
+    pub fn why_activity_is_unknown(&self) -> Unavailable {
+        let errors = self.values.iter().filter_map(|value| value.as_ref().err());
+        match self.values.iter().all(Result::is_err).then(|| errors.cloned().next()).flatten() {
+            Some(unavailable) => unavailable,
+            None => {
+                Unavailable::DemandUnknown { unknown: self.demand.unknown, replicas: self.census.replicas }
+            }
         }
     }
 
@@ -189,14 +218,14 @@ impl Snapshot {
                 format!("active: the demand of {unknown} replicas is unknown")
             }
             Activity::Inactive => "inactive: no demand".into(),
-            Activity::Unknown => "activity unknown".into(),
+            Activity::Unknown => format!("activity unknown: the demand of {unknown} replicas is unknown"),
         }
     }
 }
 
 impl Basis {
     fn describe(self, value: f64, census: Census) -> String {
-        let Census { replicas, known, unknown, in_flight } = census;
+        let Census { replicas, known, unknown, in_flight, asleep } = census;
         // Writing to a String cannot fail.
         let population = || {
             let mut text = format!("{known} of {replicas} replicas");
@@ -206,11 +235,14 @@ impl Basis {
             if in_flight > 0 {
                 let _ = write!(text, ", {in_flight} on their way");
             }
+            if asleep > 0 {
+                let _ = write!(text, ", {asleep} asleep");
+            }
             text
         };
         match self {
             Self::NoReplicas => "0: no replica is wanted".into(),
-            Self::Total { known } if unknown == 0 && in_flight == 0 => {
+            Self::Total { known } if unknown == 0 && in_flight == 0 && asleep == 0 => {
                 format!("{known} over {}", population())
             }
             Self::Total { known } => format!("{value}: {known} over {}, filled in at target", population()),
@@ -227,6 +259,9 @@ impl Basis {
             ),
             Self::IdleWindow => "0: no request in the window".into(),
             Self::AllInFlight => format!("{value}: hold, all of {replicas} replicas are on their way"),
+            Self::AllAsleep => {
+                format!("{value}: hold, {asleep} of {replicas} replicas sleep and none serves")
+            }
             Self::AllAbsent => format!("0: none of {replicas} replicas came up within its deadline"),
             Self::Gate { ready } => format!("{value}: {ready} of {replicas} replicas are ready"),
             Self::Policy(direction) => format!(

@@ -22,7 +22,7 @@ pub enum Phase {
     Loading,
     /// Has a fresh sample.
     Serving,
-    /// Has a fresh sample that says the engine sleeps. Its demand counts.
+    /// Has a fresh sample that says the engine sleeps: no capacity, but its demand counts.
     Sleeping,
     /// Being deleted: left out.
     Draining,
@@ -170,6 +170,13 @@ impl Pod {
     #[must_use]
     pub fn latest(&self) -> Option<(Moment, &PodSample)> {
         self.latest.as_ref().map(|(at, sample)| (*at, sample))
+    }
+
+    /// Whether the newest good sample says how many requests it holds.
+    #[must_use]
+    pub fn tells_demand(&self) -> bool {
+        let demand = self.latest.as_ref().map(|(_, sample)| sample.demand);
+        demand.is_some_and(|demand| demand.running.is_some() && demand.waiting.is_some())
     }
 
     #[must_use]

@@ -121,3 +121,37 @@ fn a_policy_moves_by_what_all_its_metrics_say() {
     let values: Vec<_> = values.into_iter().map(|value| value.unwrap().number()).collect();
     assert_eq!(values, [20.0, 60.0]);
 }
+
+/// A window in which nothing was observed is no 0: an engine that says nothing of its queue may as
+/// well be stuck.
+#[test]
+fn an_empty_window_is_idle_only_where_that_is_known() {
+    let trigger = trigger(&[("aggregation", "windowed-avg"), ("metricName", queue_time().as_str())]);
+    let silent = |index| queueing_with(index, &[(2, 5.0, 5.0), (1, 5.0, 5.0)], PodDemand::default());
+    let idle = |index| queueing(index, &[(2, 5.0, 5.0), (1, 5.0, 5.0)], 0.0);
+    let busy = |index| queueing_with(index, &[(2, 5.0, 5.0), (1, 7.0, 9.0)], PodDemand::default());
+    let unknown =
+        "no request ended within the window of vllm:request_queue_time_seconds, and it is not known";
+    let demand = "do not say how many requests they hold";
+    let cases = [
+        (vec![silent(0)], Err(unknown), Activity::Unknown, unknown),
+        (vec![silent(0), silent(1), idle(2)], Err(unknown), Activity::Active(Cause::PartlyUnknown), unknown),
+        (vec![silent(0), idle(1)], Ok(0.0), Activity::Active(Cause::PartlyUnknown), demand),
+        (vec![idle(0)], Ok(0.0), Activity::Inactive, demand),
+        // What ended shows that somebody asks.
+        (vec![busy(0)], Ok(2.0), Activity::Active(Cause::Demand), demand),
+        (vec![busy(0), silent(1)], Ok(2.0), Activity::Active(Cause::Demand), demand),
+    ];
+    for (pods, expected, activity, why) in cases {
+        let set = set(u32::try_from(pods.len()).unwrap());
+        let snapshot = decide(&trigger, &observed(&set, &pods));
+        match (value(&snapshot), expected) {
+            (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+            (Err(got), Err(expected)) => assert!(got.contains(expected), "{got}"),
+            (got, expected) => panic!("{got:?}, not {expected:?}"),
+        }
+        assert_eq!(snapshot.activity, activity);
+        let told = snapshot.why_activity_is_unknown().to_string();
+        assert!(told.contains(why), "{told}");
+    }
+}

@@ -49,6 +49,8 @@ enum Is {
     Running(f64),
     /// Serves, but its page lacks the metric.
     Lacking,
+    /// Its engine sleeps, with this many waiting.
+    Asleep(f64),
     /// Its last sample is older than the staleness limit.
     Stale,
     /// Ready, but never read.
@@ -75,7 +77,7 @@ fn pod(index: usize, is: Is) -> Pod {
         since: NOW - Duration::from_secs(age),
     });
     let (at, waiting_now, running) = match is {
-        Is::Waiting(waiting) => (NOW, Some(waiting), 0.0),
+        Is::Waiting(waiting) | Is::Asleep(waiting) => (NOW, Some(waiting), 0.0),
         Is::Running(running) => (NOW, Some(0.0), running),
         Is::Lacking => (NOW, None, 0.0),
         Is::Stale => (NOW - STALENESS - Duration::from_secs(1), Some(50.0), 50.0),
@@ -84,7 +86,8 @@ fn pod(index: usize, is: Is) -> Pod {
     };
     let readings = waiting_now.map(|value| (waiting(), Reading::Value(value))).into_iter().collect();
     let demand = PodDemand { waiting: waiting_now, running: Some(running), rejected_total: 0.0 };
-    let sample = PodSample { readings, demand, engine: true, ..PodSample::default() };
+    let awake = matches!(is, Is::Asleep(_)).then_some(false);
+    let sample = PodSample { readings, demand, awake, engine: true, ..PodSample::default() };
     pod.sampled(at, PageKind::Filtered, sample);
     pod
 }
@@ -120,6 +123,11 @@ fn queue_time() -> MetricName {
 
 /// A pod with a window of queue times, read at each second of `samples` before now.
 fn queueing(index: usize, samples: &[(u64, f64, f64)], demand: f64) -> Pod {
+    let demand = PodDemand { waiting: Some(demand), running: Some(0.0), rejected_total: 0.0 };
+    queueing_with(index, samples, demand)
+}
+
+fn queueing_with(index: usize, samples: &[(u64, f64, f64)], demand: PodDemand) -> Pod {
     let mut pod = pod(index, Is::Unread);
     pod.keep_windows(&[WindowKey { metric: queue_time(), span: Duration::from_secs(300) }]);
     for &(before, count, sum) in samples {
@@ -127,7 +135,7 @@ fn queueing(index: usize, samples: &[(u64, f64, f64)], demand: f64) -> Pod {
         let histogram = Histogram { count, sum, buckets };
         let sample = PodSample {
             readings: vec![(queue_time(), Reading::Histogram(histogram))],
-            demand: PodDemand { waiting: Some(demand), running: Some(0.0), rejected_total: 0.0 },
+            demand,
             engine: true,
             ..PodSample::default()
         };

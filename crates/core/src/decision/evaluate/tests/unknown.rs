@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn unknown_is_never_zero() {
     use Activity::{Active, Inactive, Unknown};
-    use Is::{Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
+    use Is::{Asleep, Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
     let hold = Active(Cause::InFlight);
     let busy = Active(Cause::Demand);
     // (what, R, replicas, value with target 10, activity)
@@ -21,6 +21,12 @@ fn unknown_is_never_zero() {
         ("all load", 2, vec![Loading(60), Pending], Ok(20.0), hold),
         ("none created", 2, vec![], Ok(20.0), hold),
         ("one is stuck past its deadline", 2, vec![Waiting(4.0), Loading(901)], Ok(4.0), busy),
+        ("one sleeps, and the other has more than it can serve", 2, vec![Waiting(20.0), Asleep(0.0)], Ok(30.0), busy),
+        ("an idle one, and one sleeps", 2, vec![Waiting(0.0), Asleep(0.0)], Ok(10.0), Inactive),
+        ("all sleep", 2, vec![Asleep(0.0), Asleep(0.0)], Ok(20.0), Inactive),
+        ("what waits for one that sleeps is demand", 1, vec![Asleep(3.0)], Ok(13.0), busy),
+        ("one sleeps, and one is unknown", 2, vec![Asleep(0.0), Stale], Err("none of 1 replicas could be read"), Active(Cause::PartlyUnknown)),
+        ("one sleeps, and one loads", 2, vec![Asleep(0.0), Loading(60)], Ok(20.0), hold),
         ("all are stuck", 2, vec![Loading(901), Loading(901)], Ok(0.0), Inactive),
         ("stuck, and one still loads", 2, vec![Loading(901), Loading(60)], Ok(20.0), hold),
         ("all unknown", 2, vec![Stale, Stale], Err("none of 2 replicas could be read"), Unknown),
@@ -51,9 +57,19 @@ fn unknown_is_never_zero() {
 /// With no replica wanted, no state of pods, gateway or watch makes a call fail.
 #[test]
 fn nothing_fails_at_zero_replicas() {
-    use Is::{Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
-    let kinds =
-        [Waiting(3.0), Running(1.0), Lacking, Stale, Unread, Loading(60), Loading(901), Pending, Draining];
+    use Is::{Asleep, Draining, Lacking, Loading, Pending, Running, Stale, Unread, Waiting};
+    let kinds = [
+        Waiting(3.0),
+        Running(1.0),
+        Lacking,
+        Asleep(1.0),
+        Stale,
+        Unread,
+        Loading(60),
+        Loading(901),
+        Pending,
+        Draining,
+    ];
     let policy =
         r#"[{"name":"vllm:num_requests_waiting","type":"gauge","upthreshold":10,"downthreshold":1}]"#;
     let rules: [&[(&str, &str)]; 8] = [
@@ -92,9 +108,23 @@ fn nothing_fails_at_zero_replicas() {
 fn the_hpa_never_moves_against_the_known() {
     use Is::{Loading, Stale, Waiting};
     let kinds = [Waiting(0.0), Waiting(4.0), Waiting(10.0), Waiting(25.0), Stale, Loading(60), Loading(901)];
+    never_against_the_known(&kinds, 5);
+}
+
+/// The same where some sleep: they count as replicas, and say nothing of how many are needed.
+#[test]
+fn the_hpa_never_moves_against_the_known_where_some_sleep() {
+    use Is::{Asleep, Loading, Stale, Waiting};
+    let kinds = [Waiting(0.0), Waiting(4.0), Waiting(25.0), Asleep(0.0), Asleep(4.0), Stale, Loading(60)];
+    never_against_the_known(&kinds, 4);
+}
+
+fn never_against_the_known(kinds: &[Is], longest: u32) {
+    use Is::{Asleep, Loading, Waiting};
     let mut mixes: Vec<Vec<Is>> = vec![vec![]];
-    for _ in 0..5 {
-        let longer = mixes.iter().flat_map(|mix| kinds.map(|kind| [mix.as_slice(), &[kind]].concat()));
+    for _ in 0..longest {
+        let longer =
+            mixes.iter().flat_map(|mix| kinds.iter().map(|kind| [mix.as_slice(), &[*kind]].concat()));
         let longer: Vec<_> = longer.collect();
         mixes = longer;
         for mix in &mixes {
@@ -105,7 +135,8 @@ fn the_hpa_never_moves_against_the_known() {
                 .iter()
                 .filter_map(|is| if let Waiting(waiting) = is { Some(*waiting) } else { None })
                 .collect();
-            let sum: f64 = known.iter().sum();
+            let asleep = mix.iter().filter_map(|is| if let Asleep(held) = is { Some(*held) } else { None });
+            let sum = known.iter().sum::<f64>() + asleep.sum::<f64>();
             let stuck = mix.iter().filter(|is| matches!(is, Loading(901))).count();
             let (replicas, desired) = (mix.len() as f64, (value / 10.0).ceil());
             // Stuck replicas are known not to serve: capacity is what the rest makes up.
@@ -122,12 +153,12 @@ fn the_hpa_never_moves_against_the_known() {
             }
         }
     }
-    assert_eq!(mixes.len(), 7_usize.pow(5));
+    assert_eq!(mixes.len(), kinds.len().pow(longest));
 }
 
 #[test]
 fn means_speak_only_for_a_majority() {
-    use Is::{Loading, Stale, Waiting};
+    use Is::{Asleep, Loading, Stale, Waiting};
     let average = trigger(&[("aggregation", "service-avg")]);
     let largest = trigger(&[("aggregation", "max")]);
     let cases = [
@@ -137,6 +168,11 @@ fn means_speak_only_for_a_majority() {
         (vec![Waiting(2.0), Stale], Ok(2.0), Ok(2.0)),
         (vec![Waiting(2.0), Stale, Stale], Err("2 of 3 replicas"), Err("2 of 3 replicas")),
         (vec![Loading(60), Loading(60)], Ok(20.0), Ok(20.0)),
+        // One that sleeps serves nobody.
+        (vec![Waiting(4.0), Asleep(0.0)], Ok(4.0), Ok(4.0)),
+        (vec![Waiting(4.0), Asleep(9.0), Stale], Ok(4.0), Ok(4.0)),
+        (vec![Asleep(0.0), Asleep(9.0)], Ok(20.0), Ok(20.0)),
+        (vec![Asleep(0.0), Loading(60)], Ok(20.0), Ok(20.0)),
     ];
     for (mix, mean, max) in cases {
         let pods: Vec<_> = mix.iter().enumerate().map(|(index, is)| pod(index, *is)).collect();
