@@ -9,7 +9,12 @@ use std::{
 use thiserror::Error;
 
 use super::activation::{Activity, Cause, Demand};
-use crate::{decision::fill::Census, names::MetricName, time::Moment};
+use crate::{
+    decision::fill::Census,
+    names::MetricName,
+    page::{sample::Lack, usage::Misuse},
+    time::Moment,
+};
 
 /// One decision about one target. Immutable; replaced whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -116,6 +121,10 @@ pub enum Unavailable {
     MostlyUnknown { unknown: u32, known: u32, reason: Option<Arc<str>> },
     #[error("no replica has the metric {metric}{}", DidYouMean(.similar))]
     MissingMetric { metric: MetricName, similar: Vec<String> },
+    #[error("{metric} can't be read: {lack}")]
+    Lacking { metric: MetricName, lack: Lack },
+    #[error("{0}")]
+    Misused(Misuse),
     #[error("{metric} is {found}, and the aggregation needs {needed}")]
     WrongKind { metric: MetricName, found: &'static str, needed: &'static str },
     #[error("the window of {metric} needs two samples and has fewer")]

@@ -155,9 +155,9 @@ impl fmt::Display for Misuse {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { metric, nature, usage } = self;
         write!(f, "{metric} is {nature}")?;
-        let of_histogram = "aggregation windowed-avg or quantile, in a list of metrics type histogram";
+        let of_histogram = "windowed-avg or quantile (in a list of metrics type histogram)";
         match (usage, nature) {
-            (Usage::Level, Nature::Histogram) => write!(f, ": it needs {of_histogram}"),
+            (Usage::Level, Nature::Histogram) => write!(f, ": use {of_histogram}"),
             (Usage::Level, Nature::PartOf("histogram")) => {
                 let whole = metric.family().rsplit_once('_').map_or("", |(whole, _)| whole);
                 write!(f, ": name {whole}, with {of_histogram}")

@@ -80,13 +80,12 @@ const NO_LEVELS: &[(&str, &str)] = &[
     (
         "vllm:request_queue_time_seconds_count",
         "vllm:request_queue_time_seconds_count is a part of a histogram, which only grows: name \
-         vllm:request_queue_time_seconds, with aggregation windowed-avg or quantile, in a list of metrics type \
-         histogram",
+         vllm:request_queue_time_seconds, with windowed-avg or quantile (in a list of metrics type histogram)",
     ),
     (
         "vllm:request_queue_time_seconds",
-        "vllm:request_queue_time_seconds is a histogram: it needs aggregation windowed-avg or quantile, in a list \
-         of metrics type histogram",
+        "vllm:request_queue_time_seconds is a histogram: use windowed-avg or quantile (in a list of metrics type \
+         histogram)",
     ),
 ];
 

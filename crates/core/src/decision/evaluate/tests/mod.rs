@@ -147,4 +147,5 @@ fn queueing_with(index: usize, samples: &[(u64, f64, f64)], demand: PodDemand) -
 mod demand;
 mod metrics;
 mod numbers;
+mod pages;
 mod unknown;
