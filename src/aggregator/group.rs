@@ -26,7 +26,7 @@ use scaler_core::{
         shortage::Shortage,
     },
     names::{InferenceSetKey, PodUid},
-    page::{SharedWanted, Wanted},
+    page::{SharedWanted, Wanted, usage::Misuse},
     time::Moment,
     wake::Source,
 };
@@ -60,6 +60,7 @@ struct Member {
     activation: Activation,
     wait: Wait,
     told_stuck: ToldStuck,
+    told_misuse: Option<Misuse>,
 }
 
 /// Endpoints that are scraped together, and the targets that read them. Owned by the
@@ -156,6 +157,7 @@ impl Group {
             activation,
             wait: Wait::default(),
             told_stuck: ToldStuck::default(),
+            told_misuse: None,
         });
         self.want(shared, scraper);
     }
@@ -346,6 +348,12 @@ impl Group {
                 if member.told_stuck.follow(&stuck) {
                     evaluation.troubles.push((member.target.clone(), Trouble::ReplicaStuck(stuck)));
                 }
+            }
+            if let Some(misuse) = snapshot.misuse()
+                && member.told_misuse.as_ref() != Some(misuse)
+            {
+                member.told_misuse = Some(misuse.clone());
+                evaluation.troubles.push((member.target.clone(), Trouble::MetricMisused(misuse.clone())));
             }
             evaluation.again_at =
                 [evaluation.again_at, again_at, member.wait.due()].into_iter().flatten().min();

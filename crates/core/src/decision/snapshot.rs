@@ -198,6 +198,15 @@ impl Snapshot {
         }
     }
 
+    /// A metric of the trigger that is read as something that it is not.
+    #[must_use]
+    pub fn misuse(&self) -> Option<&Misuse> {
+        self.values.iter().find_map(|value| match value {
+            Err(Unavailable::Misused(misuse)) => Some(misuse),
+            _ => None,
+        })
+    }
+
     /// The decision record: one sentence on the value and one on activation.
     #[must_use]
     pub fn why(&self) -> String {
