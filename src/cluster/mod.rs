@@ -1,5 +1,6 @@
 //! The cluster: the client of its API, what is known of it, and who leads.
 
+pub mod api;
 pub mod client;
 pub mod directory;
 pub mod lease;

@@ -22,7 +22,7 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
 
-use sim::access;
+use sim::api_server::rbac;
 
 /// Nothing that a test waits for takes longer.
 pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
@@ -55,8 +55,8 @@ impl ScriptedApi {
             let sender = sender.clone();
             async move {
                 assert_eq!(request.method(), http::Method::GET, "discovery only reads");
-                let unlisted = access::unlisted(request.method(), request.uri());
-                assert_eq!(unlisted, None, "not listed in sim::access");
+                let unlisted = rbac::unlisted(request.method(), request.uri());
+                assert_eq!(unlisted, None, "not listed in sim::api_server::rbac");
                 let url = Url::parse(&format!("http://api{}", request.uri())).unwrap();
                 let (answer, answered) = oneshot::channel();
                 let query = url.query_pairs().into_owned().collect();

@@ -18,13 +18,13 @@ use tracing::info;
 use super::{Life, notices::Notices, teller::Teller};
 use crate::{
     aggregator::TroubleReport,
-    cluster::{client::ClusterAccess, directory::Directory, lease::Candidate, store::Store as ClusterStore},
+    cluster::{client::ClusterAccess, directory::Directory, lease::Candidate, store::Store},
     discovery::cluster::Discovery,
     metrics::Metrics,
     pki::{
         authentication::{Authentication, AuthenticationKeeper},
         presented::Presented,
-        store::{Settings, Standing, Store},
+        store::{CertificateKeeper, Settings, Standing},
     },
     provision::{Provisioner, WakeSources, follow_renewals},
     readiness::Gate,
@@ -68,7 +68,7 @@ const PROBES: usize = 64;
 
 /// The parts that run.
 pub(super) struct Cluster {
-    client: kube::Client,
+    store: Store,
     options: ClusterOptions,
     /// Whether this process may write.
     leads: watch::Receiver<bool>,
@@ -97,7 +97,7 @@ pub(super) fn begin(
     life: &Life,
 ) -> Cluster {
     let Life { clock, gates, tasks, writers, cancel } = life;
-    let (store, watching) = ClusterStore::new(client.clone());
+    let (store, watching) = Store::new(client.clone());
     tasks.spawn(watching.run(cancel.clone()));
     tasks.spawn(Discovery::new(store.clone(), gates).run(fleet, directory, cancel.clone()));
     let leads = match options.election.clone() {
@@ -129,10 +129,10 @@ pub(super) fn begin(
         }
     };
     let presented = Arc::new(Presented::default());
-    let (store, standing) =
-        Store::new(client.clone(), options.certificates.clone(), presented.clone(), Clock::wall);
-    let (keeper, authentication) = AuthenticationKeeper::new(client.clone(), &options.certificates);
-    tasks.spawn(store.run(leads.clone(), cancel.clone()));
+    let (certificates, standing) =
+        CertificateKeeper::new(&store, options.certificates.clone(), presented.clone(), Clock::wall);
+    let (keeper, authentication) = AuthenticationKeeper::new(&store, &options.certificates);
+    tasks.spawn(certificates.run(leads.clone(), cancel.clone()));
     tasks.spawn(keeper.run(leads.clone(), standing.clone(), cancel.clone()));
     let (naming, named_certificates) = watch::channel(None);
     tasks.spawn(cancel.clone().run_until_cancelled_owned(follow_renewals(standing.clone(), naming)));
@@ -166,8 +166,8 @@ pub(super) fn begin(
     let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
     let gates = Some((certificates, keda));
     Cluster {
-        credentials: Credentials::new(client.clone(), options.credentials.clone()),
-        client,
+        credentials: Credentials::new(client, options.credentials.clone()),
+        store,
         options,
         leads,
         standing,
@@ -226,7 +226,7 @@ impl Cluster {
     ) -> impl Future<Output = ()> + use<> {
         let Settings { service, own_namespace, .. } = &self.options.certificates;
         let provisioner = Provisioner {
-            client: self.client.clone(),
+            store: self.store.clone(),
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
             certificates: self.named_certificates.clone(),
             instance: self.options.pod.clone(),

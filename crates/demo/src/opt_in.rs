@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::scenario::{Scenario, WAITING_TARGET};
 use clock::Clock;
 use keda_kaito_scaler::{
-    cluster::directory::Directory,
+    cluster::{directory::Directory, store::Store},
     metrics::Metrics,
     provision::{Provisioner, WakeSources},
     scrape::{DEFAULT_MAX_BODY, PageClient},
@@ -54,10 +54,11 @@ pub(crate) async fn scaled_object(
 
     let (asking, asked) = watch::channel(Arc::default());
     let answers = watch::Sender::default();
+    let (store, watching) = Store::new(server.client());
     let provisioner = Provisioner {
         // Served in plaintext: there are none.
         certificates: watch::channel(None).1,
-        client: server.client(),
+        store,
         scaler_address: SCALER_ADDRESS.to_owned(),
         instance: None,
         metrics: Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock, Tenancy::OwnNamespace), clock),
@@ -81,6 +82,7 @@ pub(crate) async fn scaled_object(
     let (_leading, leads) = watch::channel(true);
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    tasks.spawn(watching.run(cancel.clone()));
     tasks.spawn(prober.run(cancel.clone()));
     tasks.spawn(provisioner.run(std::future::ready(()), leads, cancel.clone()));
     let made = || server.get(provision::KIND, &key.namespace, &key.name);

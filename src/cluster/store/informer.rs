@@ -73,6 +73,8 @@ pub struct Subscription<T: Object> {
 struct Inbox<K> {
     changes: Mutex<Changes<K>>,
     filled: Notify,
+    /// Whether it is news that the API server was heard from.
+    with_heartbeats: bool,
 }
 
 impl<T: Object> Known<T> {
@@ -146,7 +148,17 @@ impl<T: Object> Informer<T> {
     /// Is told of each change from now on, and at first of all there is.
     #[must_use]
     pub fn subscribe(&self) -> Subscription<T> {
-        let inbox = Arc::new(Inbox { changes: Mutex::default(), filled: Notify::new() });
+        self.subscriber(false)
+    }
+
+    /// As [`Self::subscribe`], and is told too whenever the API server was heard from.
+    #[must_use]
+    pub fn subscribe_with_heartbeats(&self) -> Subscription<T> {
+        self.subscriber(true)
+    }
+
+    fn subscriber(&self, with_heartbeats: bool) -> Subscription<T> {
+        let inbox = Arc::new(Inbox { changes: Mutex::default(), filled: Notify::new(), with_heartbeats });
         // Under the lock, so that nothing comes between what is there and what changes.
         let known = self.read();
         inbox.add(|changes| {
@@ -196,7 +208,7 @@ impl<T: Object> Subscription<T> {
 
     /// Waits until there is something to take.
     pub async fn ready(&self) {
-        while locked(&self.inbox.changes).is_empty() {
+        while !self.inbox.has_news() {
             self.inbox.filled.notified().await;
         }
     }
@@ -219,16 +231,15 @@ impl<K> Default for Changes<K> {
     }
 }
 
-impl<K> Changes<K> {
-    fn is_empty(&self) -> bool {
-        self.keys.is_empty() && !self.anew && !self.heard
-    }
-}
-
 impl<K> Inbox<K> {
     fn add(&self, add: impl FnOnce(&mut Changes<K>)) {
         add(&mut locked(&self.changes));
         self.filled.notify_one();
+    }
+
+    fn has_news(&self) -> bool {
+        let changes = locked(&self.changes);
+        !changes.keys.is_empty() || changes.anew || (changes.heard && self.with_heartbeats)
     }
 }
 

@@ -6,7 +6,7 @@ use super::{
 };
 use scaler_core::{
     fleet::pod::CREATED_BY,
-    provision::{KIND, TRIGGER_AUTHENTICATION},
+    provision::{AUTHENTICATION_KIND, KIND, TRIGGER_AUTHENTICATION},
 };
 
 /// The pods of all InferenceSets.
@@ -53,6 +53,6 @@ pub fn scaled_objects() -> Source {
 
 /// The one through which KEDA finds the certificates.
 pub fn trigger_authentication() -> Source {
-    let kind = Kind { group: Group::Keda, name: "ClusterTriggerAuthentication", is_optional: false };
+    let kind = Kind { group: Group::Keda, name: AUTHENTICATION_KIND, is_optional: false };
     Source::served("ClusterTriggerAuthentications", kind).named(TRIGGER_AUTHENTICATION)
 }

@@ -151,8 +151,8 @@ impl Followed {
         let inference_sets: Informer<InferenceSetObject> = store.follow(kinds::inference_sets());
         Self {
             store: store.clone(),
-            pods: pods.subscribe(),
-            inference_sets: inference_sets.subscribe(),
+            pods: pods.subscribe_with_heartbeats(),
+            inference_sets: inference_sets.subscribe_with_heartbeats(),
             slices: slices.subscribe(),
             slices_of: SlicesOf { choose, asked: None, listed: None, due: None },
             services: None,

@@ -11,7 +11,7 @@ use scaler_core::{
 };
 
 struct Rig {
-    api: FakeApi,
+    api: ByPath,
     directory: Directory,
     asked: watch::Sender<Arc<Asked>>,
     answers: watch::Receiver<Arc<Answers>>,
