@@ -13,11 +13,7 @@ use http::HeaderValue;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
 use reqwest::Url;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Code,
@@ -29,10 +25,11 @@ use tower::ServiceExt;
 use super::{listener::connection::http2, scaler::Scaler};
 use crate::{
     aggregator::{Aggregator, Inbox},
+    cluster::directory::Directory,
     metrics::Metrics,
     scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
     targets::Targets,
-    wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
+    wake::{Dial, Reader, SourceFetch, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{
@@ -128,7 +125,7 @@ impl Rig {
             "targets",
             Reader::new(pages.clone(), None),
             clock,
-            (watch::Sender::default().subscribe(), Wants::default()),
+            Directory::default(),
             Pace::default(),
             metrics.wake_interval.clone(),
             source_sender,
