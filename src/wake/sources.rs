@@ -293,7 +293,7 @@ impl<F: SourceFetch> Task<F> {
         match &self.source.place {
             Place::Address(address) => Ok(*address),
             Place::Service(service) => match self.directory.borrow_and_update().places.get(service) {
-                Some(Ok(address)) => Ok(*address),
+                Some(Ok(addresses)) => addresses.first().copied().ok_or(Fault::Missing(Missing::Endpoint)),
                 Some(Err(missing)) => Err(Fault::Missing(*missing)),
                 None => Err(Fault::NotLookedUp),
             },

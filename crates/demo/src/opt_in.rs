@@ -110,7 +110,7 @@ fn directory(key: &InferenceSetKey, gateway: SocketAddr) -> Directory {
     let pool = pool_name(&key.name);
     let picker = Source::picker(&key.namespace, &pool);
     Directory {
-        places: picker.service().map(|service| (service.clone(), Ok(gateway))).into_iter().collect(),
+        places: picker.service().map(|service| (service.clone(), Ok([gateway].into()))).into_iter().collect(),
         pools: BTreeMap::from([(key.clone(), pool.into())]),
     }
 }

@@ -110,7 +110,8 @@ async fn a_service_is_read_once_it_is_found_and_where_it_moves() {
     let mut outcome = async || rig.reports.recv().await.unwrap().outcome.map(|_| ());
     assert_eq!(outcome().await, Err(Fault::NotLookedUp));
     let directory = rig.directory.clone();
-    let know = |place| {
+    let know = |place: Result<SocketAddr, Missing>| {
+        let place = place.map(|address| [address].into());
         directory.send_modify(|directory| {
             Arc::make_mut(directory).places.insert(epp.service().unwrap().clone(), place);
         });
