@@ -11,23 +11,23 @@ mod http1;
 mod page;
 mod pool;
 mod scrapers;
+mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub(crate) use self::{
-    client::{ACCEPT, USER_AGENT},
-    pool::seed,
-};
+pub(crate) use self::pool::seed;
 pub use self::{
-    client::{ClientError, Connection, DEFAULT_MAX_BODY, PageClient},
-    fetch::{Fetch, Outcome, ScrapeError},
+    client::{Connection, DEFAULT_MAX_BODY, PageClient},
+    fetch::{Fetch, Outcome, Request, ScrapeError},
     page::Page,
     pool::ScrapePool,
     scrapers::Scrapers,
+    tls::{ClientError, Peer},
 };
 use scaler_core::{
     config::trigger::PageSource,

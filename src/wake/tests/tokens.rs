@@ -8,8 +8,8 @@ const POOL: &str = "demo-inferencepool";
 const PICKER: &str = "demo-inferencepool-epp:9090";
 
 async fn read(reader: &Reader, source: &Source, server: &Server) -> Result<Option<f64>, Fault> {
-    let memory = &mut Memory::default();
-    let samples = reader.read(source, server.address, &[POOL.into()], LONG, memory).await?;
+    let mut endpoint = SourceEndpoint::new(source.clone(), server.address);
+    let samples = reader.read(&mut endpoint, &[POOL.into()], LONG).await?;
     Ok(samples[0].queued)
 }
 
@@ -23,9 +23,9 @@ async fn the_picker_that_the_pool_names_is_shown_one_token_for_all() {
         (api(), Server::that_wants_a_token().await, Server::that_wants_a_token().await);
     put_pool(&api, POOL, "demo-inferencepool-epp");
     let reader = reader(credentials(&api, &["epp"]));
-    let mut memory = Memory::default();
+    let mut endpoint = SourceEndpoint::new(source(PICKER), server.address);
     for _ in 0..3 {
-        let read = reader.read(&source(PICKER), server.address, &[POOL.into()], LONG, &mut memory).await;
+        let read = reader.read(&mut endpoint, &[POOL.into()], LONG).await;
         assert_eq!(read.unwrap()[0].queued, Some(3.0));
     }
     let token = Some("token-1");
