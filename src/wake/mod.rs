@@ -9,6 +9,7 @@
 //! Every reading, whoever wants it, goes through the same [`Reader`]: one place decides who is
 //! shown a token.
 
+mod cached;
 mod credentials;
 mod prober;
 mod reader;
