@@ -18,9 +18,8 @@ use tracing::info;
 use super::{Life, notices::Notices, teller::Teller};
 use crate::{
     aggregator::TroubleReport,
-    discovery::kube::{Discovery, Lookup},
-    kube_client::ClusterAccess,
-    lease::Candidate,
+    cluster::{client::ClusterAccess, directory::Directory, lease::Candidate, store::Store as ClusterStore},
+    discovery::cluster::Discovery,
     metrics::Metrics,
     pki::{
         authentication::{Authentication, AuthenticationKeeper},
@@ -30,14 +29,14 @@ use crate::{
     provision::{Provisioner, WakeSources, follow_renewals},
     readiness::Gate,
     scrape::PageClient,
-    wake::{CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourcePool, Wants},
+    wake::{CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourcePool},
 };
 use clock::Clock;
 use scaler_core::{
     fleet::{model::FleetEvent, tenancy::Tenancy},
     lease::Timing,
     time::Moment,
-    wake::{Answers, Asked, Directory, pace::Pace},
+    wake::{Answers, Asked, pace::Pace},
 };
 
 /// What is asked of the cluster.
@@ -95,11 +94,13 @@ pub(super) fn begin(
     client: kube::Client,
     options: ClusterOptions,
     fleet: mpsc::Sender<FleetEvent>,
-    lookup: Lookup,
+    directory: Directory,
     life: &Life,
 ) -> Cluster {
     let Life { clock, gates, tasks, writers, cancel } = life;
-    tasks.spawn(Discovery::new(client.clone(), gates).run(fleet, lookup, cancel.clone()));
+    let (store, watching) = ClusterStore::new(client.clone());
+    tasks.spawn(watching.run(cancel.clone()));
+    tasks.spawn(Discovery::new(store.clone(), gates).run(fleet, directory, cancel.clone()));
     let leads = match options.election.clone() {
         Some(election) => {
             let (sender, leads) = watch::channel(false);
@@ -246,17 +247,17 @@ impl Cluster {
     pub(super) fn probe(
         &self,
         client: PageClient,
-        lookup: (watch::Receiver<Arc<Directory>>, Wants),
+        directory: Directory,
         life: &Life,
     ) -> impl Future<Output = ()> + use<> {
         let reader = Reader::new(client, Some(self.credentials()));
         let (sender, reports) = mpsc::channel(PROBES);
         let pace = Pace { asleep: PROBE_INTERVAL, awake: PROBE_INTERVAL, ..Pace::default() };
-        let directory = lookup.0.clone();
+        let pools = directory.pools();
         let pool =
-            SourcePool::new("probes", reader.clone(), life.clock, lookup, pace, Gauge::default(), sender);
+            SourcePool::new("probes", reader.clone(), life.clock, directory, pace, Gauge::default(), sender);
         let (asked, answers) = (self.asked.subscribe(), self.answers.clone());
-        Prober::new(reader, (pool, reports), directory, asked, answers).run(life.cancel.clone())
+        Prober::new(reader, (pool, reports), pools, asked, answers).run(life.cancel.clone())
     }
 
     /// Exports when certificates end.

@@ -21,11 +21,11 @@ use tokio::{
 };
 
 use super::*;
-use crate::scrape::PageClient;
+use crate::{cluster::directory::Directory, scrape::PageClient};
 use scaler_core::{
     config::trigger::WakeSource,
     fleet::ObjectName,
-    wake::{Directory, Fault, Missing, Source},
+    wake::{Fault, Missing, Source},
 };
 use sim::fake_api::FakeApi;
 

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
-use super::{Named, ObjectName};
+use super::collection::Object;
 use crate::fleet::services;
 use crate::names::InferenceSetKey;
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 pub struct InferenceSetObject {
     metadata: Metadata,
     #[serde(default)]
@@ -17,7 +17,7 @@ pub struct InferenceSetObject {
     status: Status,
 }
 
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 struct Metadata {
     namespace: Arc<str>,
     name: Arc<str>,
@@ -25,19 +25,19 @@ struct Metadata {
     labels: Labels,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Labels {
     /// Of a role of a MultiRoleInference, the latter's name.
     #[serde(rename = "multiroleinference.kaito.sh/created-by")]
     multi_role: Option<String>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 struct Spec {
     replicas: Option<u32>,
 }
 
-#[derive(Clone, Debug, Default, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct Status {
     ready_replicas: Option<u32>,
@@ -69,9 +69,16 @@ impl InferenceSetObject {
     }
 }
 
-impl Named for InferenceSetObject {
-    fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+impl Object for InferenceSetObject {
+    type Raw = Self;
+    type Key = InferenceSetKey;
+
+    fn read(raw: Self) -> Option<Self> {
+        Some(raw)
+    }
+
+    fn keys(&self) -> Vec<InferenceSetKey> {
+        vec![self.key()]
     }
 }
 

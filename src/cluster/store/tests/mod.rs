@@ -1,0 +1,3 @@
+//! The store against an API server that the test plays, in virtual time.
+
+mod feed;
