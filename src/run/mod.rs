@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod notices;
+pub(crate) mod scrapers;
 mod teller;
 
 use std::{
@@ -25,6 +26,7 @@ use tracing::{error, info};
 use self::{
     cluster::{Cluster, ClusterOptions},
     notices::GateCollector,
+    scrapers::Scrapers,
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
@@ -36,7 +38,7 @@ use crate::{
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
-    scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
+    scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool},
     serve::{
         admin::Admin,
         health,

@@ -25,7 +25,8 @@ use crate::{
     aggregator::{Aggregator, Inbox},
     cluster::directory::Directory,
     metrics::Metrics,
-    scrape::{Fetch, Page, Request, ScrapeError, ScrapePool, Scrapers},
+    run::scrapers::Scrapers,
+    scrape::{Fetch, Page, Request, ScrapeError, ScrapePool},
     targets::Targets,
     wake::{Reader, SourcePool},
 };
