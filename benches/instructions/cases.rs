@@ -271,11 +271,10 @@ fn decide(
     let observed = Observed {
         set,
         pods,
-        short_since: None,
+        missing: &[],
         staleness: staleness_limit(INTERVAL, Duration::from_secs(3)),
         gateway: None,
         heard: now,
-        last_error: None,
     };
     let snapshot = evaluate(trigger, &observed, activation, now);
     black_box(next_change(trigger, &observed, activation, now));

@@ -76,7 +76,7 @@ impl Scaler {
         let result = match snapshot.activity {
             Activity::Active(_) => true,
             Activity::Inactive => false,
-            Activity::Unknown => return Err(status(&unknown_activity(&snapshot))),
+            Activity::Unknown => return Err(status(&snapshot.why_activity_is_unknown())),
         };
         Ok(Response::new(IsActiveResponse { result }))
     }
@@ -94,7 +94,7 @@ impl Scaler {
             if !asked(&spec.name) {
                 continue;
             }
-            let value = value.as_ref().map_err(status)?.value;
+            let value = value.as_ref().map_err(status)?.number();
             metric_values.push(MetricValue {
                 metric_name: spec.name.clone(),
                 metric_value: integer(value),
@@ -189,15 +189,6 @@ fn status(why: &Unavailable) -> Status {
         Unavailable::NoInferenceSet => Status::internal(why.to_string()),
         _ => Status::unavailable(why.to_string()),
     }
-}
-
-/// Why the activity is unknown: what the values say, or that demand can't be read.
-fn unknown_activity(snapshot: &Snapshot) -> Unavailable {
-    snapshot
-        .values
-        .iter()
-        .find_map(|value| value.as_ref().err().cloned())
-        .unwrap_or(Unavailable::NoneKnown { replicas: snapshot.replicas.unwrap_or(0), last_error: None })
 }
 
 /// The integer beside a float; saturating, as `as` does.
