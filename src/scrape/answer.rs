@@ -11,9 +11,9 @@
 //! trailers) by the body's own length and [`MAX_FRAMING`] more. Reading takes time in
 //! proportion to the bytes, however small the pieces are in which they come.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
-use super::fetch::ScrapeError;
+use thiserror::Error;
 
 /// The most that the heads of an answer take, its own and those of the 1xx answers before it,
 /// in bytes.
@@ -72,6 +72,20 @@ pub struct Complete {
     pub keep_alive: bool,
 }
 
+/// Why an answer gives no page.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AnswerError {
+    /// The body is longer than it may be, in bytes.
+    #[error("the page is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    /// It breaks the protocol, or takes more than it may of what is not the body.
+    #[error("the answer is not valid HTTP: {0}")]
+    NotHttp(Cow<'static, str>),
+    /// The connection was closed before its end.
+    #[error("the answer ends before it is complete")]
+    CutOff,
+}
+
 impl Answer {
     /// An answer of which nothing has come yet, and whose body may have `limit` bytes.
     #[must_use]
@@ -95,7 +109,7 @@ impl Answer {
     ///
     /// # Errors
     /// Where the answer is not HTTP/1.1, or larger than it may be.
-    pub fn advance(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Complete>, ScrapeError> {
+    pub fn advance(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Complete>, AnswerError> {
         while self.stage != Stage::Done {
             if !self.step(buffer)? {
                 self.make_room(buffer);
@@ -112,12 +126,12 @@ impl Answer {
     ///
     /// # Errors
     /// Where more had to come.
-    pub fn closed(&self) -> Result<Complete, ScrapeError> {
+    pub fn closed(&self) -> Result<Complete, AnswerError> {
         match self.stage {
             Stage::UntilClose => {
                 Ok(Complete { status: self.status, body: self.body.clone(), keep_alive: false })
             }
-            _ => Err(ScrapeError::Broken),
+            _ => Err(AnswerError::CutOff),
         }
     }
 
@@ -139,7 +153,7 @@ impl Answer {
     }
 
     /// One step; false where it needs more bytes.
-    fn step(&mut self, buffer: &mut [u8]) -> Result<bool, ScrapeError> {
+    fn step(&mut self, buffer: &mut [u8]) -> Result<bool, AnswerError> {
         let rest = &buffer[self.at..];
         match self.stage {
             Stage::Head => return self.head(rest),
@@ -198,7 +212,7 @@ impl Answer {
         Ok(true)
     }
 
-    fn head(&mut self, rest: &[u8]) -> Result<bool, ScrapeError> {
+    fn head(&mut self, rest: &[u8]) -> Result<bool, AnswerError> {
         // Empty lines before an answer are passed over, each once.
         let empty = match rest {
             [b'\n', ..] => 1,
@@ -226,7 +240,7 @@ impl Answer {
                 self.within_heads(rest.len())?;
                 return Ok(false);
             }
-            Err(error) => return Err(ScrapeError::NotHttp(error.to_string())),
+            Err(error) => return Err(AnswerError::NotHttp(error.to_string().into())),
         };
         self.leave_head(length)?;
         self.status = response.code.unwrap_or_default();
@@ -259,7 +273,7 @@ impl Answer {
     }
 
     /// What the headers say of the body and of the connection.
-    fn frame_of(&mut self, headers: &[httparse::Header<'_>]) -> Result<(), ScrapeError> {
+    fn frame_of(&mut self, headers: &[httparse::Header<'_>]) -> Result<(), AnswerError> {
         let mut content_length = None;
         let mut chunked = false;
         for header in headers {
@@ -312,7 +326,7 @@ impl Answer {
     }
 
     /// Passes over `count` bytes of a head.
-    fn leave_head(&mut self, count: usize) -> Result<(), ScrapeError> {
+    fn leave_head(&mut self, count: usize) -> Result<(), AnswerError> {
         self.within_heads(count)?;
         self.heads += count;
         self.at += count;
@@ -321,31 +335,31 @@ impl Answer {
     }
 
     /// Passes over `count` bytes that are there for the body's sake.
-    fn frame(&mut self, count: usize) -> Result<(), ScrapeError> {
+    fn frame(&mut self, count: usize) -> Result<(), AnswerError> {
         self.within_framing(count)?;
         self.framing += count;
         self.at += count;
         Ok(())
     }
 
-    fn within_heads(&self, more: usize) -> Result<(), ScrapeError> {
+    fn within_heads(&self, more: usize) -> Result<(), AnswerError> {
         if self.heads + more > MAX_HEAD {
             return Err(not_http("a head of more than 64 KiB"));
         }
         Ok(())
     }
 
-    fn within_framing(&self, more: usize) -> Result<(), ScrapeError> {
+    fn within_framing(&self, more: usize) -> Result<(), AnswerError> {
         if self.framing + more > self.body.len() + MAX_FRAMING {
             return Err(not_http("chunk lines and trailers that are 64 KiB longer than the page"));
         }
         Ok(())
     }
 
-    fn within_limit(&self, more: usize) -> Result<(), ScrapeError> {
+    fn within_limit(&self, more: usize) -> Result<(), AnswerError> {
         // An error's body is not read, however long it is.
         if self.status == 200 && more > self.limit - self.body.len() {
-            return Err(ScrapeError::TooLarge { limit: self.limit });
+            return Err(AnswerError::TooLarge { limit: self.limit });
         }
         Ok(())
     }
@@ -375,8 +389,8 @@ fn digits(value: &[u8]) -> Option<usize> {
     text.parse().ok()
 }
 
-fn not_http(what: &str) -> ScrapeError {
-    ScrapeError::NotHttp(what.to_owned())
+fn not_http(what: &'static str) -> AnswerError {
+    AnswerError::NotHttp(what.into())
 }
 
 #[cfg(test)]

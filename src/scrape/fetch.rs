@@ -4,7 +4,7 @@ use std::{fmt::Debug, time::Duration};
 
 use reqwest::Url;
 
-use super::page::Page;
+use super::{answer::AnswerError, page::Page};
 
 /// Fetches pages. A trait so that a scrape task can be driven through virtual time.
 pub trait Fetch: Clone + Send + Sync + 'static {
@@ -47,6 +47,16 @@ pub enum ScrapeError {
     NotHttp(String),
     #[error("the answer is not a metrics page")]
     NotMetrics,
+}
+
+impl From<AnswerError> for ScrapeError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::TooLarge { limit } => Self::TooLarge { limit },
+            AnswerError::NotHttp(why) => Self::NotHttp(why.into_owned()),
+            AnswerError::CutOff => Self::Broken,
+        }
+    }
 }
 
 /// How a scrape ended, as a closed set: the label of our own metrics.

@@ -18,7 +18,7 @@ use tokio::{
 };
 
 use super::{
-    answer::{Answer, Complete},
+    answer::{Answer, AnswerError, Complete},
     fetch::ScrapeError,
     page::{Buffer, Buffers, Page},
 };
@@ -90,6 +90,12 @@ enum Failure {
     Answered(ScrapeError),
 }
 
+impl From<AnswerError> for Failure {
+    fn from(error: AnswerError) -> Self {
+        Self::Answered(error.into())
+    }
+}
+
 impl From<Failure> for ScrapeError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -159,11 +165,11 @@ async fn receive(stream: &mut TcpStream, buffer: &mut Buffer, limit: usize) -> R
         bytes.reserve(answer.expected().clamp(LEAST_ROOM, MOST_AHEAD));
         match stream.read_buf(bytes).await {
             Ok(0) | Err(_) if bytes.is_empty() => return Err(Failure::Unanswered),
-            Ok(0) => return answer.closed().map_err(Failure::Answered),
+            Ok(0) => return answer.closed().map_err(Failure::from),
             Ok(_) => {}
             Err(_) => return Err(Failure::Answered(ScrapeError::Broken)),
         }
-        if let Some(complete) = answer.advance(bytes).map_err(Failure::Answered)? {
+        if let Some(complete) = answer.advance(bytes).map_err(Failure::from)? {
             return Ok(complete);
         }
         if let Some(status) = answer.status().filter(|status| *status != 200) {

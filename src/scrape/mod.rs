@@ -18,16 +18,17 @@ mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub(crate) use self::{
-    client::{ACCEPT, USER_AGENT},
-    pool::seed,
-};
 pub use self::{
+    answer::{Answer, AnswerError, Complete, MAX_FRAMING, MAX_HEAD},
     client::{ClientError, Connection, DEFAULT_MAX_BODY, PageClient},
     fetch::{Fetch, Outcome, ScrapeError},
     page::Page,
     pool::ScrapePool,
     scrapers::Scrapers,
+};
+pub(crate) use self::{
+    client::{ACCEPT, USER_AGENT},
+    pool::seed,
 };
 use scaler_core::{
     config::trigger::PageSource,

@@ -8,7 +8,7 @@ const LIMIT: usize = 100;
 
 /// What comes of `wire` when it comes in pieces that end at `cuts`, and how much of it the
 /// buffer held at most.
-fn receive(wire: &[u8], cuts: &[usize]) -> (Result<Option<(u16, Vec<u8>, bool)>, ScrapeError>, usize) {
+fn receive(wire: &[u8], cuts: &[usize]) -> (Result<Option<(u16, Vec<u8>, bool)>, AnswerError>, usize) {
     let (mut answer, mut buffer, mut longest) = (Answer::new(LIMIT), Vec::new(), 0);
     let mut read = |piece: &[u8]| {
         buffer.extend_from_slice(piece);
@@ -26,7 +26,7 @@ fn receive(wire: &[u8], cuts: &[usize]) -> (Result<Option<(u16, Vec<u8>, bool)>,
     (Ok(None), longest)
 }
 
-fn whole(wire: &str) -> Result<Option<(u16, String, bool)>, ScrapeError> {
+fn whole(wire: &str) -> Result<Option<(u16, String, bool)>, AnswerError> {
     let received = receive(wire.as_bytes(), &[]).0?;
     Ok(received.map(|(status, body, keep)| (status, String::from_utf8(body).unwrap(), keep)))
 }
@@ -78,7 +78,7 @@ fn what_is_no_answer_is_refused() {
         "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\npage\r\n0\r\n\r\n",
     ];
     for wire in refused {
-        assert!(matches!(whole(wire), Err(ScrapeError::NotHttp(_))), "{wire:?}: {:?}", whole(wire));
+        assert!(matches!(whole(wire), Err(AnswerError::NotHttp(_))), "{wire:?}: {:?}", whole(wire));
     }
     let endless = [
         format!("HTTP/1.1 200 OK\r\na: {}", "a".repeat(MAX_HEAD)),
@@ -88,7 +88,7 @@ fn what_is_no_answer_is_refused() {
         format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n{}", "a".repeat(MAX_FRAMING + 1)),
     ];
     for wire in endless {
-        assert!(matches!(whole(&wire), Err(ScrapeError::NotHttp(_))), "{}", &wire[..80]);
+        assert!(matches!(whole(&wire), Err(AnswerError::NotHttp(_))), "{}", &wire[..80]);
     }
 }
 
@@ -110,7 +110,7 @@ fn a_body_may_be_as_long_as_the_limit_and_no_longer() {
         assert_eq!(whole(&wire).map(|answer| answer.unwrap().1.len()), Ok(LIMIT));
     }
     for wire in long(LIMIT + 1) {
-        assert_eq!(whole(&wire), Err(ScrapeError::TooLarge { limit: LIMIT }));
+        assert_eq!(whole(&wire), Err(AnswerError::TooLarge { limit: LIMIT }));
     }
     // Nobody reads the page of an error.
     let error = format!("HTTP/1.1 500 x\r\ncontent-length: {}\r\n\r\n", LIMIT + 1);
@@ -127,8 +127,8 @@ fn without_a_length_the_end_of_the_connection_is_the_end() {
     let done = answer.closed().unwrap();
     assert_eq!((&buffer[done.body], done.keep_alive), (&b"page"[..], false));
     buffer.extend_from_slice(&[b'#'; LIMIT]);
-    assert_eq!(answer.advance(&mut buffer), Err(ScrapeError::TooLarge { limit: LIMIT }));
-    assert_eq!(Answer::new(LIMIT).closed(), Err(ScrapeError::Broken), "closed before an answer");
+    assert_eq!(answer.advance(&mut buffer), Err(AnswerError::TooLarge { limit: LIMIT }));
+    assert_eq!(Answer::new(LIMIT).closed(), Err(AnswerError::CutOff), "closed before an answer");
 }
 
 proptest! {
@@ -171,7 +171,7 @@ fn chunked(units: impl Iterator<Item = String>) -> Vec<u8> {
 }
 
 /// A wire in pieces of `size` bytes.
-fn in_pieces(wire: &[u8], size: usize) -> (Result<Option<(u16, Vec<u8>, bool)>, ScrapeError>, usize) {
+fn in_pieces(wire: &[u8], size: usize) -> (Result<Option<(u16, Vec<u8>, bool)>, AnswerError>, usize) {
     let cuts: Vec<_> = (0..wire.len()).step_by(size).collect();
     receive(wire, &cuts)
 }
@@ -207,7 +207,7 @@ fn what_stands_around_a_body_is_bounded_in_total() {
         for size in [7, 1000, wire.len()] {
             let (received, longest) = in_pieces(&wire, size);
             assert!(
-                matches!(received, Err(ScrapeError::NotHttp(_))),
+                matches!(received, Err(AnswerError::NotHttp(_))),
                 "{what}, pieces of {size}: {received:?}"
             );
             assert!(
@@ -227,7 +227,7 @@ fn what_stands_around_a_body_is_bounded_in_total() {
         for count in 0..100_000_usize {
             buffer.extend_from_slice(unit.as_bytes());
             if let Err(error) = answer.advance(&mut buffer) {
-                assert!(matches!(error, ScrapeError::NotHttp(_)), "{error:?}");
+                assert!(matches!(error, AnswerError::NotHttp(_)), "{error:?}");
                 return count;
             }
             assert!(
