@@ -29,9 +29,8 @@ use crate::{
     },
     provision::{Provisioner, WakeSources, follow_renewals},
     readiness::Gate,
-    wake::{
-        CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
-    },
+    scrape::PageClient,
+    wake::{CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourcePool, Wants},
 };
 use clock::Clock;
 use scaler_core::{
@@ -246,7 +245,7 @@ impl Cluster {
     /// Tries the wake-up sources that are asked about.
     pub(super) fn probe(
         &self,
-        client: SourceClient,
+        client: PageClient,
         lookup: (watch::Receiver<Arc<Directory>>, Wants),
         life: &Life,
     ) -> impl Future<Output = ()> + use<> {

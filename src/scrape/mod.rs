@@ -11,24 +11,24 @@ mod http1;
 mod page;
 mod pool;
 mod scrapers;
+mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
+pub(crate) use self::pool::seed;
 pub use self::{
     answer::{Answer, AnswerError, Complete, MAX_FRAMING, MAX_HEAD},
-    client::{ClientError, Connection, DEFAULT_MAX_BODY, PageClient},
-    fetch::{Fetch, Outcome, ScrapeError},
+    client::{Connection, DEFAULT_MAX_BODY, PageClient},
+    fetch::{Fetch, Outcome, Request, ScrapeError},
     page::Page,
     pool::ScrapePool,
     scrapers::Scrapers,
-};
-pub(crate) use self::{
-    client::{ACCEPT, USER_AGENT},
-    pool::seed,
+    tls::{ClientError, Peer},
 };
 use scaler_core::{
     config::trigger::PageSource,

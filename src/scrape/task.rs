@@ -7,7 +7,8 @@ use tokio::{
 use tracing::{debug, info, trace, warn};
 
 use super::{
-    Fetch, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped, page::Page, pool::seed, urls::PageUrls,
+    Fetch, Request, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped, page::Page, pool::seed,
+    urls::PageUrls,
 };
 use clock::Clock;
 use scaler_core::{
@@ -159,7 +160,9 @@ impl<F: Fetch> Endpoint<F> {
         let urls = self.urls.insert(urls);
         let mut kind = self.choice.first();
         loop {
-            let fetched = self.fetch.fetch(&mut self.connection, urls.of(kind)).await;
+            let request =
+                Request { address: plan.address, peer: &urls.peer, url: urls.of(kind), authorization: None };
+            let fetched = self.fetch.fetch(&mut self.connection, &request).await;
             let (answer, result) = read(fetched, &plan.wanted, kind);
             match self.choice.answered(kind, answer) {
                 Verdict::TryPlain => kind = PageKind::Plain,

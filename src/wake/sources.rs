@@ -18,7 +18,8 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Memory, Reader, SourceClient, SourceFetch, Wants};
+use super::{Reader, SourceEndpoint, Wants};
+use crate::scrape::{Fetch, PageClient};
 use clock::Clock;
 use scaler_core::{
     endpoint::cadence::{Cadence, unit_fraction},
@@ -57,7 +58,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Owns one task for each source. None of its methods waits, except `shutdown`. Dropping it
 /// ends all tasks.
 #[derive(Debug)]
-pub struct SourcePool<F = SourceClient> {
+pub struct SourcePool<F = PageClient> {
     /// Whose readings these are, for the directory and for logs.
     name: &'static str,
     reader: Reader<F>,
@@ -101,7 +102,7 @@ impl InForce {
     }
 }
 
-impl<F: SourceFetch> SourcePool<F> {
+impl<F: Fetch> SourcePool<F> {
     /// A pool without sources. `exported` shows the interval in force for those asleep, in
     /// seconds. A full `reports` channel slows the readings down.
     #[must_use]
@@ -216,7 +217,7 @@ impl<F: SourceFetch> SourcePool<F> {
             clock: self.clock,
             directory: self.directory.clone(),
             in_force: self.in_force.clone(),
-            memory: Memory::default(),
+            endpoint: None,
             was_read: None,
         };
         // Many that are found in one moment are not read in one moment.
@@ -232,13 +233,13 @@ impl<F: SourceFetch> SourcePool<F> {
 }
 
 /// The reading of one source.
-struct Task<F: SourceFetch> {
+struct Task<F: Fetch> {
     source: Source,
     reader: Reader<F>,
     clock: Clock,
     directory: watch::Receiver<Arc<Directory>>,
     in_force: Arc<InForce>,
-    memory: Memory<F>,
+    endpoint: Option<(SocketAddr, SourceEndpoint<F>)>,
     /// Whether the last reading went well; `None` before the first.
     was_read: Option<bool>,
 }
@@ -246,7 +247,7 @@ struct Task<F: SourceFetch> {
 /// Where a source is, as far as is known.
 type Found = Result<SocketAddr, Fault>;
 
-impl<F: SourceFetch> Task<F> {
+impl<F: Fetch> Task<F> {
     async fn run(
         mut self,
         delay: Duration,
@@ -293,7 +294,7 @@ impl<F: SourceFetch> Task<F> {
         match &self.source.place {
             Place::Address(address) => Ok(*address),
             Place::Service(service) => match self.directory.borrow_and_update().places.get(service) {
-                Some(Ok(address)) => Ok(*address),
+                Some(Ok(addresses)) => addresses.first().copied().ok_or(Fault::Missing(Missing::Endpoint)),
                 Some(Err(missing)) => Err(Fault::Missing(*missing)),
                 None => Err(Fault::NotLookedUp),
             },
@@ -316,7 +317,10 @@ impl<F: SourceFetch> Task<F> {
     async fn read(&mut self, found: Found, plan: &SourcePlan, interval: Duration) -> SourceReport {
         let outcome = match found {
             Ok(address) => {
-                self.reader.read(&self.source, address, &plan.pools, TIMEOUT, &mut self.memory).await
+                let kept = self.endpoint.take().filter(|(before, _)| *before == address);
+                let new = || (address, SourceEndpoint::new(self.source.clone(), address));
+                let (_, endpoint) = self.endpoint.insert(kept.unwrap_or_else(new));
+                self.reader.read(endpoint, &plan.pools, TIMEOUT).await
             }
             Err(fault) => Err(fault),
         };

@@ -21,7 +21,7 @@ use keda_kaito_scaler::{
     provision::{Provisioner, WakeSources},
     scrape::{DEFAULT_MAX_BODY, PageClient},
     targets::Targets,
-    wake::{PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants},
+    wake::{PROBE_INTERVAL, Prober, Reader, SourcePool, Wants},
 };
 use scaler_core::{
     fleet::{services::pool_name, tenancy::Tenancy},
@@ -64,7 +64,7 @@ pub(crate) async fn scaled_object(
         writes_per_second: Provisioner::WRITES_PER_SECOND,
     };
     let directory = watch::Sender::new(Arc::new(directory(key, gateway)));
-    let reader = Reader::new(SourceClient::new(PageClient::new(DEFAULT_MAX_BODY)?, None)?, None);
+    let reader = Reader::new(PageClient::new(DEFAULT_MAX_BODY)?, None);
     let (reporting, reports) = mpsc::channel(1);
     let pool = SourcePool::new(
         "demo",
@@ -110,7 +110,7 @@ fn directory(key: &InferenceSetKey, gateway: SocketAddr) -> Directory {
     let pool = pool_name(&key.name);
     let picker = Source::picker(&key.namespace, &pool);
     Directory {
-        places: picker.service().map(|service| (service.clone(), Ok(gateway))).into_iter().collect(),
+        places: picker.service().map(|service| (service.clone(), Ok([gateway].into()))).into_iter().collect(),
         pools: BTreeMap::from([(key.clone(), pool.into())]),
     }
 }

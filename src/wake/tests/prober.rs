@@ -42,6 +42,7 @@ impl Rig {
     fn know(&self, service: &str, port: u16, place: Result<SocketAddr, Missing>) {
         let service = ObjectName::new("team-a", service);
         self.directory.send_modify(|directory| {
+            let place = place.map(|address| [address].into());
             Arc::make_mut(directory).places.insert(ServicePort { service, port }, place);
         });
     }

@@ -328,7 +328,7 @@ impl Index {
     }
 
     /// `None` while it cannot be known.
-    fn look_up(&self, port: &ServicePort) -> Option<Result<SocketAddr, Missing>> {
+    fn look_up(&self, port: &ServicePort) -> Option<Result<Arc<[SocketAddr]>, Missing>> {
         let Some(slices) = self.slices.get(&port.service) else {
             let listed = self.listed.slices.as_ref()?.includes(&port.service);
             return listed.then_some(Err(Missing::Service));
@@ -344,15 +344,19 @@ impl Index {
                 None => return None,
             },
         };
-        let addresses = slices.values().filter_map(|slice| slice.address(name));
-        Some(addresses.min().ok_or(Missing::Endpoint))
+        let addresses: BTreeSet<_> = slices.values().flat_map(|slice| slice.addresses(name)).collect();
+        // A pod of a dual-stack Service is in a slice of each family, and is one endpoint.
+        let has_v4 = addresses.iter().any(SocketAddr::is_ipv4);
+        let one_family: Vec<_> =
+            addresses.into_iter().filter(|address| address.is_ipv4() || !has_v4).collect();
+        Some(if one_family.is_empty() { Err(Missing::Endpoint) } else { Ok(one_family.into()) })
     }
 
     /// The name of the port where it is the one that the picker's chart gives.
     fn conventional_name(&self, port: &ServicePort) -> Option<&'static str> {
         let mut slices = self.slices.get(&port.service)?.values();
         // An EndpointSlice without endpoints need not have ports.
-        let fits = |slice: &Slice| slice.ip.is_none() || slice.port(METRICS_PORT_NAME).is_some();
+        let fits = |slice: &Slice| slice.ips.is_empty() || slice.port(METRICS_PORT_NAME).is_some();
         (port.port == METRICS_PORT && slices.all(fits)).then_some(METRICS_PORT_NAME)
     }
 }
@@ -534,9 +538,15 @@ mod tests {
         );
         assert_eq!(told(&mut index), ["chat 0 [] @team-a/chat-inferencepool-epp:9090"]);
         let place = |index: &mut Index| index.take_directory().unwrap().places.remove(&at);
-        assert_eq!(place(&mut index), Some(Ok("10.0.0.7:9190".parse().unwrap())));
+        let answers_at = |addresses: &[&str]| {
+            Some(Ok(addresses.iter().map(|address| address.parse().unwrap()).collect::<Arc<[_]>>()))
+        };
+        assert_eq!(place(&mut index), answers_at(&["10.0.0.7:9190"]), "one pod in two families");
+        index.apply_slice(&slice(service, "more", Some("10.0.0.6")));
+        assert_eq!(place(&mut index), answers_at(&["10.0.0.6:9190", "10.0.0.7:9190"]));
+        index.delete_slice(&name("more"));
         index.apply_slice(&slice(service, "v4", None));
-        assert_eq!(place(&mut index), Some(Ok("[fd00::1]:9190".parse().unwrap())));
+        assert_eq!(place(&mut index), answers_at(&["[fd00::1]:9190"]));
         index.apply_slice(&slice(service, "v6", None));
         assert_eq!(place(&mut index), Some(Err(Missing::Endpoint)));
         assert_eq!(told(&mut index), [""; 0], "it restarts");
@@ -569,7 +579,7 @@ mod tests {
         };
         index.list_services(&[service("http-metrics")]);
         let places = index.take_directory().unwrap().places;
-        assert_eq!(places[&web], Ok("10.0.0.7:9190".parse().unwrap()));
+        assert_eq!(places[&web], Ok([SocketAddr::from(([10, 0, 0, 7], 9190))].into()));
         assert_eq!(places[&other], Err(Missing::Port));
         index.apply_service(&service("of-no-slice"));
         assert_eq!(index.take_directory().unwrap().places[&web], Err(Missing::Endpoint));

@@ -76,10 +76,10 @@ impl Rig {
     }
 
     /// Where a port of a Service in team-a is, once that is known.
-    async fn found(&mut self, service: &str, port: u16) -> Result<SocketAddr, Missing> {
+    async fn found(&mut self, service: &str, port: u16) -> Result<Arc<[SocketAddr]>, Missing> {
         let port = ServicePort { service: ObjectName::new("team-a", service), port };
         let known = self.directory.wait_for(|directory| directory.places.contains_key(&port));
-        timeout(LONGEST, known).await.expect("it stays unknown").unwrap().places[&port]
+        timeout(LONGEST, known).await.expect("it stays unknown").unwrap().places[&port].clone()
     }
 
     /// The same, once it is something else than `before`.
@@ -87,11 +87,11 @@ impl Rig {
         &mut self,
         service: &str,
         port: u16,
-        before: Result<SocketAddr, Missing>,
-    ) -> Result<SocketAddr, Missing> {
+        before: Result<Arc<[SocketAddr]>, Missing>,
+    ) -> Result<Arc<[SocketAddr]>, Missing> {
         let port = ServicePort { service: ObjectName::new("team-a", service), port };
         let changed = self.directory.wait_for(|directory| directory.places.get(&port) != Some(&before));
-        timeout(LONGEST, changed).await.expect("it stays as it is").unwrap().places[&port]
+        timeout(LONGEST, changed).await.expect("it stays as it is").unwrap().places[&port].clone()
     }
 
     /// The next event in a line; signs of life are passed over.
@@ -107,6 +107,11 @@ impl Rig {
             }
         }
     }
+}
+
+/// One endpoint.
+fn at(address: &str) -> Arc<[SocketAddr]> {
+    [address.parse().unwrap()].into()
 }
 
 fn line(set: &InferenceSet) -> String {
@@ -262,8 +267,8 @@ async fn the_gateway_is_found_by_the_name_of_its_service() {
     assert_eq!(rig.event().await, "demo 2 [] demo-inferencepool @team-a/demo-inferencepool-epp:9090");
     assert_eq!(rig.found("demo-inferencepool-epp", 9090).await, Err(Missing::Endpoint));
     slices.send("MODIFIED", &slice("demo-inferencepool-epp", "10.0.0.7", true, "101"));
-    let address = "10.0.0.7:9090".parse().unwrap();
-    assert_eq!(rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await, Ok(address));
+    let found = rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await;
+    assert_eq!(found, Ok(at("10.0.0.7:9090")));
 
     // Another InferenceSet, and several at once, are one more list.
     let mut role = inference_set("chat-decode", 1, "60");
@@ -337,9 +342,8 @@ async fn what_a_trigger_names_is_found_by_its_service() {
         json!({"metadata": metadata, "spec": {"ports": [{"name": "metrics", "port": number, "targetPort": 9090}]}})
     };
     rig.api.next(SERVICES).await.list("200", &[service(80, "60")]);
-    assert_eq!(rig.found("epp", 80).await, Ok("10.0.0.9:9090".parse().unwrap()));
+    assert_eq!(rig.found("epp", 80).await, Ok(at("10.0.0.9:9090")));
     let services = rig.api.next(SERVICES).await.watch();
     services.send("MODIFIED", &service(81, "201"));
-    let before = Ok("10.0.0.9:9090".parse().unwrap());
-    assert_eq!(rig.found_other("epp", 80, before).await, Err(Missing::Port));
+    assert_eq!(rig.found_other("epp", 80, Ok(at("10.0.0.9:9090"))).await, Err(Missing::Port));
 }
