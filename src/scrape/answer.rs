@@ -43,6 +43,8 @@ pub struct Answer {
     searched: usize,
     /// How many bytes of the head were there when it was last looked at in full.
     tried: usize,
+    /// Of a chunked body no chunk is complete.
+    is_first_chunk: bool,
     status: u16,
     keep_alive: bool,
 }
@@ -99,6 +101,7 @@ impl Answer {
             framing: 0,
             searched: 0,
             tried: 0,
+            is_first_chunk: true,
             status: 0,
             keep_alive: false,
         }
@@ -139,6 +142,23 @@ impl Answer {
     #[must_use]
     pub fn status(&self) -> Option<u16> {
         (self.stage != Stage::Head).then_some(self.status)
+    }
+
+    /// Nothing of it has come.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.stage == Stage::Head && self.heads == 0
+    }
+
+    /// What is sure to come is the rest of the body, as far as the server says: a body with a
+    /// length, or one whose first chunk this is.
+    #[must_use]
+    pub fn announces_its_size(&self) -> bool {
+        match self.stage {
+            Stage::Length(_) => true,
+            Stage::Chunk(_) => self.is_first_chunk,
+            _ => false,
+        }
     }
 
     /// How many more bytes are sure to come, as far as that is known.
@@ -189,6 +209,7 @@ impl Answer {
             Stage::ChunkEnd => match rest {
                 [b'\r', b'\n', ..] => {
                     self.frame(2)?;
+                    self.is_first_chunk = false;
                     self.stage = Stage::ChunkSize;
                 }
                 [] | [b'\r'] => return Ok(false),

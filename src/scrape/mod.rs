@@ -8,6 +8,7 @@ mod answer;
 mod client;
 mod fetch;
 mod http1;
+mod large;
 mod page;
 mod pool;
 mod scrapers;

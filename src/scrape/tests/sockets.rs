@@ -89,7 +89,8 @@ async fn get(
 ) -> Result<Page, ScrapeError> {
     let scheme = if *peer == Peer::Anybody { "http" } else { "https" };
     let url: Url = format!("{scheme}://{address}/metrics").parse().unwrap();
-    client.fetch(connection, &Request { address, peer, url: &url, authorization: None }).await
+    let request = Request { address, peer, url: &url, namespace: "team-a", authorization: None };
+    client.fetch(connection, &request).await
 }
 
 /// A certificate that nobody vouches for.
