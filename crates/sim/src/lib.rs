@@ -12,6 +12,7 @@ pub mod fake_api;
 pub mod fixtures;
 pub mod fleet;
 pub mod gateway;
+pub mod hostile;
 pub mod hpa;
 pub mod http;
 pub mod keda;
