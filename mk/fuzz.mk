@@ -1,5 +1,5 @@
 # libFuzzer without cargo-fuzz and without a nightly toolchain: see fuzz/README.md.
-FUZZ_TARGETS := answer exposition annotations trigger
+FUZZ_TARGETS := answer exposition annotations trigger endpoints
 # How long each target runs: FUZZ_SECONDS, or FUZZ_HOURS.
 FUZZ_HOURS ?= 1
 FUZZ_SECONDS ?= $(shell expr $(FUZZ_HOURS) \* 3600)

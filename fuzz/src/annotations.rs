@@ -41,7 +41,11 @@ pub fn check(input: &[u8]) {
         let facts = Facts { node_count_limit: 7, nodes_per_replica: Some(2), ..Facts::default() };
         match decide(source, annotations(), &facts) {
             Decision::Provision { spec, .. } => assert!(spec.replicas.min <= spec.replicas.max),
-            Decision::Refused(refusal) => assert_presentable(&refusal.to_string(), pairs.len() + 1),
+            Decision::Refused(refusals) => {
+                for refusal in refusals {
+                    assert_presentable(&refusal.to_string(), pairs.len() + 1);
+                }
+            }
             Decision::Off | Decision::Waiting => {}
         }
     }

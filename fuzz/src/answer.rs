@@ -27,8 +27,9 @@ const CHUNK_LINE: usize = 256;
 enum Outcome {
     Complete(u16, Vec<u8>),
     TooLarge,
-    NotHttp,
-    CutOff,
+    /// No HTTP, or not all of an answer: a head that is cut off may be either, and it depends on
+    /// its pieces which of them shows first.
+    Broken,
 }
 
 /// The first byte says in how large pieces the rest comes.
@@ -70,8 +71,7 @@ fn failed(error: &AnswerError) -> Outcome {
     crate::text::assert_presentable(&error.to_string(), 1);
     match error {
         AnswerError::TooLarge { .. } => Outcome::TooLarge,
-        AnswerError::NotHttp(_) => Outcome::NotHttp,
-        AnswerError::CutOff => Outcome::CutOff,
+        AnswerError::NotHttp(_) | AnswerError::CutOff => Outcome::Broken,
     }
 }
 

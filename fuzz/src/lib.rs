@@ -3,6 +3,7 @@
 
 pub mod annotations;
 pub mod answer;
+pub mod endpoints;
 pub mod exposition;
 pub mod text;
 pub mod trigger;

@@ -33,3 +33,8 @@ fn annotations() {
 fn trigger() {
     run("trigger", fuzz::trigger::check);
 }
+
+#[test]
+fn endpoints() {
+    run("endpoints", fuzz::endpoints::check);
+}

@@ -1,6 +1,7 @@
 //! What the Kubernetes API says, boiled down to a fleet: the few fields of each object that
 //! are used, what they mean, and an index that folds their changes into InferenceSets.
 
+pub mod endpoints_file;
 pub mod index;
 pub mod inference_set;
 pub mod model;
