@@ -162,13 +162,6 @@ mod tests {
 
     const GOOD: &str = "inferenceSets: [{namespace: default, name: phi-4, replicas: 2}]";
 
-    fn read(text: &str) -> Result<Vec<InferenceSet>, FileError> {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("endpoints.yaml");
-        fs::write(&path, text).unwrap();
-        EndpointsFile::new(path, Clock::start()).read()
-    }
-
     #[tokio::test]
     async fn follows_renames_and_survives_a_broken_file() {
         let directory = tempfile::tempdir().unwrap();
