@@ -11,6 +11,7 @@ use super::{
     page::Page,
     tls::Peer,
 };
+use scaler_core::page::NotMetrics;
 
 /// Fetches pages. A trait so that a task can be driven through virtual time.
 pub trait Fetch: Clone + Send + Sync + 'static {
@@ -72,8 +73,8 @@ pub enum ScrapeError {
     Stalled,
     #[error("the answer is not valid HTTP: {0}")]
     NotHttp(String),
-    #[error("the answer is not a metrics page")]
-    NotMetrics,
+    #[error("the answer is {0}")]
+    NotMetrics(NotMetrics),
 }
 
 impl From<AnswerError> for ScrapeError {
@@ -143,7 +144,7 @@ impl From<&ScrapeError> for Outcome {
             ScrapeError::Redirect(_) => Self::Redirect,
             ScrapeError::TooLarge { .. } | ScrapeError::Crowded => Self::TooLarge,
             ScrapeError::NotHttp(_) => Self::NotHttp,
-            ScrapeError::NotMetrics => Self::NotMetrics,
+            ScrapeError::NotMetrics(_) => Self::NotMetrics,
         }
     }
 }

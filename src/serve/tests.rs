@@ -500,6 +500,28 @@ async fn specs_need_no_fleet_and_are_pushed_as_they_are_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_metric_with_labels_is_asked_for_by_the_name_that_keda_was_told() {
+    let mut rig = Rig::start().await;
+    let labelled = ("metricName", r#"vllm:num_requests_waiting_by_reason{reason="capacity"}"#);
+    let reference = object(&[labelled]);
+    let specs = rig.client.get_metric_spec(reference.clone()).await.unwrap().into_inner().metric_specs;
+    let told = specs[0].metric_name.clone();
+    assert_eq!(told, "vllm:num_requests_waiting_by_reason-capacity-d24a3776");
+    rig.pages.set(
+        POD,
+        "vllm:num_requests_running 1\nvllm:num_requests_waiting_by_reason{reason=\"capacity\"} 7\n\
+         vllm:num_requests_waiting_by_reason{reason=\"deferred\"} 30\n"
+            .to_owned(),
+    );
+    rig.discover(1, Some(Readiness::Ready)).await;
+    let request = GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: told.clone() };
+    let values = rig.client.get_metrics(request).await.unwrap().into_inner().metric_values;
+    assert_eq!((values[0].metric_name.as_str(), values[0].metric_value_float), (told.as_str(), 7.0));
+    let other = GetMetricsRequest { scaled_object_ref: Some(reference), metric_name: "x-y".to_owned() };
+    assert_eq!(rig.client.get_metrics(other).await.unwrap_err().code(), tonic::Code::InvalidArgument);
+}
+
+#[tokio::test(start_paused = true)]
 async fn rpcs_are_counted_under_the_names_that_dashboards_read() {
     let mut rig = Rig::start().await;
     rig.pages.waiting(POD, 6);

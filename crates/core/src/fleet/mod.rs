@@ -8,6 +8,7 @@ pub mod model;
 pub mod pod;
 pub mod services;
 pub mod shard;
+pub mod shortage;
 pub mod tenancy;
 
 use std::{fmt, sync::Arc};
