@@ -108,7 +108,7 @@ async fn a_service_is_read_once_it_is_found_and_where_it_moves() {
     let mut outcome = async || rig.reports.recv().await.unwrap().outcome.map(|_| ());
     assert_eq!(outcome().await, Err(Fault::NotLookedUp));
     let directory = rig.directory.clone();
-    let know = |place| directory.tell(epp.service().unwrap().clone(), Some(place));
+    let know = |place| directory.tell(epp.service().unwrap(), Some(place));
     know(Err(Missing::Endpoint));
     assert_eq!(outcome().await, Err(Fault::Missing(Missing::Endpoint)));
     let before = tokio::time::Instant::now();
