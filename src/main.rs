@@ -285,6 +285,9 @@ fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
             for key in unknown {
                 eprintln!("warning: {} is a key that neither KEDA nor this scaler reads", key.escape_debug());
             }
+            for doubt in trigger.doubts() {
+                eprintln!("warning: {doubt}");
+            }
             println!("{}", trigger.describe());
             ExitCode::SUCCESS
         }

@@ -24,6 +24,8 @@ pub struct DescribedTarget {
     pub known: u32,
     pub unknown: u32,
     pub in_flight: u32,
+    /// Replicas whose engine sleeps.
+    pub asleep: u32,
     /// The decision record.
     pub why: String,
     /// When `true` was last pushed, RFC 3339.
@@ -85,12 +87,13 @@ impl<S> Aggregator<S> {
             inference_set: target.trigger.inference_set.to_string(),
             metric: target.specs.iter().map(|spec| spec.name.as_str()).collect::<Vec<_>>().join(","),
             aggregation: target.trigger.rule.aggregation(),
-            value: snapshot.values.first().and_then(|value| value.as_ref().ok()).map(|value| value.value),
+            value: snapshot.values.first().and_then(|value| value.as_ref().ok()).map(|value| value.number()),
             active: snapshot.activity.is_active(),
             replicas: snapshot.replicas,
             known: snapshot.census.known,
             unknown: snapshot.census.unknown,
             in_flight: snapshot.census.in_flight,
+            asleep: snapshot.census.asleep,
             why,
             last_push: target.last_push().and_then(rfc3339),
             endpoints: self.describe_endpoints(group, target),

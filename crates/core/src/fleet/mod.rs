@@ -9,6 +9,7 @@ pub mod pod;
 pub mod ports;
 pub mod services;
 pub mod shard;
+pub mod shortage;
 pub mod tenancy;
 #[cfg(test)]
 mod testing;

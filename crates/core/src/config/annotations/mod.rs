@@ -7,7 +7,7 @@
 //! max-replicas              whole number > 1                       from spec.nodeCountLimit
 //!
 //!   one metric (the older family)
-//! metricName                a metric's name                        vllm:num_requests_waiting
+//! metricName                name of a metric, labels if need be    vllm:num_requests_waiting
 //! threshold                 number > 0                             (required)
 //!
 //!   several metrics (the newer family, which wins)
@@ -45,7 +45,7 @@ pub use decide::{Decision, Facts, Refusal, Replicas, ScalingSpec, Wake, decide, 
 pub use parse::{KEYS, parse};
 
 use super::trigger::{Policy, WakeSource};
-use crate::names::MetricName;
+use crate::{names::MetricName, page::Doubt};
 
 /// What stands before every annotation.
 pub const PREFIX: &str = "scaledobject.kaito.sh/";
@@ -165,6 +165,8 @@ pub enum Warning {
         floor: u32,
         why: String,
     },
+    #[error("{0}")]
+    Doubtful(Doubt),
 }
 
 impl Warning {
@@ -176,6 +178,7 @@ impl Warning {
             Self::Clamped { .. } => "AnnotationClamped",
             Self::MaxReplicasOutOfReach { .. } => "MaxReplicasOutOfReach",
             Self::NoWakeSource { .. } => "NoWakeSource",
+            Self::Doubtful(_) => "DoubtfulMetric",
         }
     }
 }

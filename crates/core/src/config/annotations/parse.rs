@@ -13,6 +13,7 @@ use crate::{
         yaml::YamlProblem,
     },
     names::MetricName,
+    page::{self, usage::Usage},
 };
 
 /// Every annotation, without what stands before it.
@@ -127,10 +128,12 @@ impl Reader<'_> {
         self.fields.misplaced("combinepolicy", "it needs the annotation metrics");
         let metric = match self.fields.text("metricName") {
             None => MetricName::parse("vllm:num_requests_waiting").ok(),
-            Some(_) => {
-                self.fields.read("metricName", MetricName::ALLOWED, |text| MetricName::parse(text).ok())
-            }
+            Some(_) => self.fields.parse("metricName", MetricName::parse),
         };
+        let key = self.fields.full("metricName");
+        if let Some(problem) = metric.as_ref().and_then(|it| policy::misuse(it, Usage::Level, &key)) {
+            self.fields.note(problem);
+        }
         if self.fields.text("threshold").is_none() {
             // Which family was meant can't be known, so the message names both.
             let allowed = "a number above 0 (or else metrics a list of metrics)";
@@ -143,6 +146,7 @@ impl Reader<'_> {
         if let Some(problem) = policy::percent(&metric, threshold, &self.fields.full("threshold")) {
             self.fields.note(problem);
         }
+        self.warnings.extend(page::doubt(&metric, Usage::Level).map(Warning::Doubtful));
         Some(Metrics::Total { metric, threshold })
     }
 
@@ -165,7 +169,11 @@ impl Reader<'_> {
             }
         };
         match policy::metrics(&list, &self.fields.full("metrics"), combine) {
-            Ok(metrics) => Some(Metrics::Policy(Policy { combine, metrics })),
+            Ok(metrics) => {
+                let policy = Policy { combine, metrics };
+                self.warnings.extend(policy.doubts().into_iter().map(Warning::Doubtful));
+                Some(Metrics::Policy(policy))
+            }
             Err(problems) => {
                 self.fields.note_all(problems);
                 None
