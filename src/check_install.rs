@@ -21,7 +21,7 @@ use crate::{
         tls,
     },
 };
-use scaler_core::{cert::Role, provision::TRIGGER_AUTHENTICATION as NAME, time::Moment};
+use scaler_core::{cert::Role, names::service_host, provision::TRIGGER_AUTHENTICATION as NAME, time::Moment};
 
 /// How long one question to the API server, or the call of the scaler, may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -37,6 +37,8 @@ pub struct Installation {
     /// Where the scaler puts the Secrets for KEDA.
     pub keda_namespace: String,
     pub service: String,
+    /// The domain of the cluster's Services.
+    pub cluster_domain: String,
     /// The Service's port.
     pub grpc_port: u16,
     pub server_secret: String,
@@ -53,7 +55,7 @@ impl Installation {
 
     /// The name that KEDA dials and verifies.
     fn host(&self) -> String {
-        format!("{}.{}.svc.cluster.local", self.service, self.namespace)
+        service_host(&self.service, &self.namespace, &self.cluster_domain)
     }
 }
 

@@ -5,7 +5,10 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 use clap::{Args, Parser, Subcommand};
 
 use crate::telemetry::LogFormat;
-use scaler_core::config::go_duration;
+use scaler_core::{
+    config::go_duration,
+    names::{CLUSTER_DOMAIN, parse_cluster_domain},
+};
 
 /// KEDA external scaler for KAITO InferenceSets.
 #[derive(Debug, Parser)]
@@ -133,6 +136,11 @@ pub struct InstallationArgs {
     pub scaler_server_secret_name: String,
     #[arg(long, env = "KEDA_KAITO_SCALER_SCALER_CA_SECRET_NAME", default_value = "keda-kaito-scaler-ca")]
     pub scaler_ca_secret_name: String,
+    /// The domain of the cluster's Services: KEDA is told the scaler's address with it, and the
+    /// certificates carry it.
+    #[arg(long, value_name = "DOMAIN", env = "KEDA_KAITO_SCALER_CLUSTER_DOMAIN",
+          default_value = CLUSTER_DOMAIN, value_parser = parse_cluster_domain)]
+    pub cluster_domain: String,
     /// A kubeconfig file. Default: what KUBECONFIG names, else the pod's own account.
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

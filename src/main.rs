@@ -153,6 +153,7 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
         scaler_client_secret_name: client_secret,
         scaler_server_secret_name: server_secret,
         scaler_ca_secret_name: ca_secret,
+        cluster_domain,
         kubeconfig,
     } = args.installation;
     let timing = Timing::new(
@@ -182,6 +183,7 @@ fn cluster_options(args: ClusterArgs) -> Result<ClusterOptions, String> {
             ca_secret,
             own_namespace: namespace,
             service,
+            cluster_domain,
             leaf_life: args.cert_duration,
         },
         pod: args.pod_name,
@@ -304,6 +306,7 @@ fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
         keda_namespace: args.keda_namespace.unwrap_or_else(|| args.working_namespace.clone()),
         namespace: args.working_namespace,
         service: args.scaler_service_name,
+        cluster_domain: args.cluster_domain,
         grpc_port,
         server_secret: args.scaler_server_secret_name,
         client_secret: args.scaler_client_secret_name,

@@ -20,7 +20,7 @@ use keda_kaito_scaler::{
 use keda_proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 use kube::Api;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use scaler_core::{fleet::tenancy::Tenancy, lease::Timing};
+use scaler_core::{fleet::tenancy::Tenancy, lease::Timing, names::CLUSTER_DOMAIN};
 use serde_json::json;
 use sim::{
     api_server::ApiServer,
@@ -49,21 +49,7 @@ const PICKER_PORT: u16 = 9090;
 /// KEDA, KAITO and one model that sleeps behind the picker.
 fn cluster(picker: &Fixture) -> ApiServer {
     let server = ApiServer::new();
-    for (version, kind, plural) in [
-        ("v1", "Secret", "secrets"),
-        ("v1", "Pod", "pods"),
-        ("v1", "Service", "services"),
-        ("v1", "Namespace", "namespaces"),
-        ("coordination.k8s.io/v1", "Lease", "leases"),
-        ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
-        ("kaito.sh/v1alpha1", "MultiRoleInference", "multiroleinferences"),
-        ("kaito.sh/v1beta1", "InferenceSet", "inferencesets"),
-        ("kaito.sh/v1beta1", "Workspace", "workspaces"),
-        ("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
-        ("keda.sh/v1alpha1", "ClusterTriggerAuthentication", "clustertriggerauthentications"),
-    ] {
-        server.install(version, kind, plural);
-    }
+    server.install_everything();
     // As the Helm chart makes them.
     for name in SECRETS {
         server.put(json!({
@@ -115,6 +101,7 @@ async fn scaler(access: ClusterAccess) -> Running {
             client_secret,
             ca_secret,
             service: SERVICE.to_owned(),
+            cluster_domain: CLUSTER_DOMAIN.to_owned(),
             leaf_life: Duration::from_secs(86_400),
         },
         election: Some(Election {

@@ -169,21 +169,7 @@ async fn measure(
 /// A cluster with KAITO, KEDA and the fleet's pods.
 fn cluster(fleet: &Fleet) -> ApiServer {
     let server = ApiServer::new();
-    for (version, kind, plural) in [
-        ("v1", "Secret", "secrets"),
-        ("v1", "Pod", "pods"),
-        ("v1", "Service", "services"),
-        ("v1", "Namespace", "namespaces"),
-        ("coordination.k8s.io/v1", "Lease", "leases"),
-        ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
-        ("kaito.sh/v1alpha1", "MultiRoleInference", "multiroleinferences"),
-        ("kaito.sh/v1beta1", "InferenceSet", "inferencesets"),
-        ("kaito.sh/v1beta1", "Workspace", "workspaces"),
-        ("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
-        ("keda.sh/v1alpha1", "ClusterTriggerAuthentication", "clustertriggerauthentications"),
-    ] {
-        server.install(version, kind, plural);
-    }
+    server.install_everything();
     // As the Helm chart makes them.
     for name in [SERVER_SECRET, CLIENT_SECRET, "keda-kaito-scaler-ca"] {
         server.put(json!({

@@ -23,6 +23,7 @@ use crate::{
 };
 use clock::Clock;
 use keda_proto::external_scaler_server::ExternalScalerServer;
+use scaler_core::names::CLUSTER_DOMAIN;
 use sim::api_server::ByPath;
 
 const OPERATOR: &str = "/api/v1/namespaces/keda-system/pods/keda-operator-1";
@@ -66,6 +67,7 @@ impl Installed {
             namespace: "keda".into(),
             keda_namespace: "keda-system".into(),
             service: "keda-kaito-scaler-svc".into(),
+            cluster_domain: CLUSTER_DOMAIN.into(),
             grpc_port,
             server_secret: "keda-kaito-scaler-server-certs".into(),
             client_secret: "keda-kaito-scaler-client-certs".into(),

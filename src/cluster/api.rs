@@ -9,13 +9,13 @@ fn keda(kind: &str, plural: &str) -> ApiResource {
     ApiResource::from_gvk_with_plural(&GroupVersionKind::gvk(group, version, kind), plural)
 }
 
-/// ScaledObjects.
+/// Every ScaledObject.
 #[must_use]
 pub fn scaled_objects() -> ApiResource {
     keda(KIND, "scaledobjects")
 }
 
-/// ClusterTriggerAuthentications.
+/// Every `ClusterTriggerAuthentication`.
 #[must_use]
 pub fn trigger_authentications() -> ApiResource {
     keda(AUTHENTICATION_KIND, "clustertriggerauthentications")

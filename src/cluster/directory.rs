@@ -89,9 +89,9 @@ impl Directory {
     }
 
     /// Tells those who follow `port` where it answers now; `None` where that can't be known.
-    pub fn tell(&self, port: ServicePort, found: Option<Found>) {
+    pub fn tell(&self, port: &ServicePort, found: Option<Found>) {
         let mut ports = self.ports();
-        if found.is_none() && !ports.entries.contains_key(&port) {
+        if found.is_none() && !ports.entries.contains_key(port) {
             return;
         }
         let entry = ports.entries.entry(port.clone()).or_default();
@@ -103,7 +103,7 @@ impl Directory {
                 is_news
             });
         }
-        ports.drop_unused(&port);
+        ports.drop_unused(port);
     }
 
     /// Tells which pool is `set`'s; `None` where that is gone.
@@ -169,6 +169,8 @@ impl Drop for FollowedPort {
 
 #[cfg(test)]
 mod tests {
+    use std::net::SocketAddr;
+
     use futures::FutureExt;
 
     use super::*;
@@ -178,8 +180,8 @@ mod tests {
         ServicePort { service: ObjectName::new("team-a", service), port: 9090 }
     }
 
-    fn at(last: u8) -> Option<Found> {
-        Some(Ok([([10, 0, 0, last], 9090).into()].into()))
+    fn at(last: u8) -> Arc<[SocketAddr]> {
+        [([10, 0, 0, last], 9090).into()].into()
     }
 
     /// Endpoints come and go all the time, and thousands of sources are read.
@@ -188,18 +190,18 @@ mod tests {
         let directory = Directory::default();
         let mut followers: Vec<_> =
             (0..1_000).map(|number| directory.follow(&port(&format!("epp-{number}")))).collect();
-        directory.tell(port("epp-7"), at(1));
-        directory.tell(port("of-nobody"), at(2));
+        directory.tell(&port("epp-7"), Some(Ok(at(1))));
+        directory.tell(&port("of-nobody"), Some(Ok(at(2))));
         let mut woken = |directory: &Directory, found| {
-            directory.tell(port("epp-7"), found);
+            directory.tell(&port("epp-7"), found);
             let moved = |(number, follower): (usize, &mut FollowedPort)| {
                 let is_moved = follower.moved().now_or_never().is_some();
                 is_moved.then(|| (number, follower.find()))
             };
             followers.iter_mut().enumerate().filter_map(moved).collect::<Vec<_>>()
         };
-        assert_eq!(woken(&directory, at(1)), [(7, at(1))]);
-        assert_eq!(woken(&directory, at(1)), [], "the same is no news");
+        assert_eq!(woken(&directory, Some(Ok(at(1)))), [(7, Some(Ok(at(1))))]);
+        assert_eq!(woken(&directory, Some(Ok(at(1)))), [], "the same is no news");
         assert_eq!(woken(&directory, Some(Err(Missing::Endpoint))), [(7, Some(Err(Missing::Endpoint)))]);
         assert_eq!(woken(&directory, None), [(7, None)]);
     }
@@ -210,9 +212,9 @@ mod tests {
         let first = directory.follow(&port("epp"));
         assert!(directory.requested().now_or_never().is_some());
         assert_eq!(directory.take_requests(), BTreeMap::from([(port("epp"), true)]));
-        directory.tell(port("epp"), at(1));
+        directory.tell(&port("epp"), Some(Ok(at(1))));
         let mut second = directory.follow(&port("epp"));
-        assert_eq!(second.find(), at(1));
+        assert_eq!(second.find(), Some(Ok(at(1))));
         drop(first);
         assert!(directory.requested().now_or_never().is_none(), "it is still followed");
         assert_eq!(directory.followed(), BTreeSet::from([port("epp")]));
@@ -220,7 +222,7 @@ mod tests {
         assert!(directory.requested().now_or_never().is_some());
         assert_eq!(directory.take_requests(), BTreeMap::from([(port("epp"), false)]));
         assert_eq!(directory.followed(), BTreeSet::new());
-        directory.tell(port("epp"), None);
+        directory.tell(&port("epp"), None);
         assert!(directory.ports().entries.is_empty(), "nothing is kept");
     }
 

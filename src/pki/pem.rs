@@ -1,7 +1,9 @@
-//! PEM, the text form of certificates and keys. The one place that uses `rustls-pemfile`.
+//! PEM, the text form of certificates and keys. The one place that uses `rustls-pemfile`
+//! and `pem`.
 
 use std::{io, iter};
 
+use pem::{EncodeConfig, LineEnding, Pem};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls_pemfile::Item;
 use thiserror::Error;
@@ -87,23 +89,9 @@ pub fn union_of_private_keys(first: &[u8], second: &[u8]) -> String {
     encode_private_keys(&keys)
 }
 
-/// RFC 7468: base64 in lines of 64 between the two marks.
+/// RFC 7468.
 fn encode(label: &str, der: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = format!("-----BEGIN {label}-----\n");
-    for line in der.chunks(48) {
-        for three in line.chunks(3) {
-            let bits =
-                three.iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte)) << (8 * (3 - three.len()));
-            for place in 0..4 {
-                let index = (bits >> (18 - 6 * place)) & 0x3f;
-                let is_padding = place > three.len();
-                text.push(if is_padding { '=' } else { char::from(ALPHABET[index as usize]) });
-            }
-        }
-        text.push('\n');
-    }
-    text + "-----END " + label + "-----\n"
+    pem::encode_config(&Pem::new(label, der), EncodeConfig::new().set_line_ending(LineEnding::LF))
 }
 
 #[cfg(test)]

@@ -61,6 +61,8 @@ pub struct Settings {
     pub ca_secret: String,
     /// The Service that KEDA dials.
     pub service: String,
+    /// The domain of the cluster's Services.
+    pub cluster_domain: String,
     /// How long a new leaf lives. Above zero.
     pub leaf_life: Duration,
 }
@@ -75,7 +77,7 @@ impl Settings {
 
     fn policy(&self, role: Role) -> Policy {
         let dns_names = match role {
-            Role::Server => server_names(&self.service, &self.own_namespace),
+            Role::Server => server_names(&self.service, &self.own_namespace, &self.cluster_domain),
             Role::Client => Vec::new(),
         };
         Policy { role, leaf_life: self.leaf_life, dns_names }

@@ -13,6 +13,7 @@ use super::{
 use clock::Clock;
 use scaler_core::{
     cert::{Plan, Policy, Reason, Role, server_names},
+    names::CLUSTER_DOMAIN,
     time::Moment,
 };
 
@@ -54,7 +55,7 @@ pub(crate) fn now() -> Moment {
 
 pub(crate) fn policy(role: Role) -> Policy {
     let dns_names = match role {
-        Role::Server => server_names("keda-kaito-scaler-svc", "keda"),
+        Role::Server => server_names("keda-kaito-scaler-svc", "keda", CLUSTER_DOMAIN),
         Role::Client => Vec::new(),
     };
     Policy { role, leaf_life: YEAR, dns_names }

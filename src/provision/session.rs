@@ -175,7 +175,9 @@ impl<'a> Session<'a> {
             }
             End::Conflict { name, version } => {
                 info!(inference_set = %set, scaled_object = name, "changed meanwhile, planning anew");
-                version.into_iter().for_each(|version| self.await_version(&set, version));
+                if let Some(version) = version {
+                    self.await_version(&set, version);
+                }
                 Verdict::Conflict
             }
             End::Failed(error) => {

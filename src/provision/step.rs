@@ -116,7 +116,7 @@ pub(super) fn step(
             // Not known is not changed.
             let certificates = circumstances.certificates.or_else(|| certificates_in(&owner, &observed));
             let reach = Reach { scaler_address: circumstances.scaler_address, certificates };
-            let desired = build(&owner, &spec, reach);
+            let desired = build(&owner, &spec, reach, provision::kept(&owner, &observed));
             let rival = view.hpas.of(key).find_map(|hpa| hpa_rival(&owner, &hpa.0));
             let plan = plan(&owner, Some(&desired), &observed, rival.as_ref());
             let mut notices: Vec<_> =

@@ -35,6 +35,7 @@ use clock::Clock;
 use scaler_core::{
     fleet::{model::FleetEvent, tenancy::Tenancy},
     lease::Timing,
+    names::service_host,
     time::Moment,
     wake::{Answers, Asked, pace::Pace},
 };
@@ -225,10 +226,11 @@ impl Cluster {
         metrics: Metrics,
         cancel: CancellationToken,
     ) -> impl Future<Output = ()> + use<> {
-        let Settings { service, own_namespace, .. } = &self.options.certificates;
+        let Settings { service, own_namespace, cluster_domain, .. } = &self.options.certificates;
+        let host = service_host(service, own_namespace, cluster_domain);
         let provisioner = Provisioner {
             store: self.store.clone(),
-            scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
+            scaler_address: format!("{host}:{port}"),
             certificates: self.named_certificates.clone(),
             instance: self.options.pod.clone(),
             metrics,

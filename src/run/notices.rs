@@ -7,7 +7,6 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
     api::{Api, DynamicObject, ListParams},
-    core::{ApiResource, GroupVersionKind},
 };
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 use prometheus_client::{
@@ -18,8 +17,8 @@ use prometheus_client::{
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
 
-use crate::{error_chain, readiness::Readiness};
-use scaler_core::fleet::tenancy::trespass_of;
+use crate::{cluster::api::scaled_objects, error_chain, readiness::Readiness};
+use scaler_core::{fleet::tenancy::trespass_of, provision::FIELD_MANAGER};
 
 /// What a start may wait for before it is worth an event.
 const PATIENCE: Duration = Duration::from_secs(15);
@@ -34,7 +33,7 @@ pub(super) struct Notices {
 
 impl Notices {
     pub(super) fn new(client: Client, pod: Option<String>) -> Self {
-        let reporter = Reporter { controller: "keda-kaito-scaler".into(), instance: pod };
+        let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: pod };
         Self { recorder: Recorder::new(client.clone(), reporter), client }
     }
 
@@ -101,8 +100,7 @@ impl Notices {
         service: &str,
         namespace: &str,
     ) -> Result<Vec<(ObjectReference, String)>, kube::Error> {
-        let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ScaledObject");
-        let resource = ApiResource::from_gvk_with_plural(&kind, "scaledobjects");
+        let resource = scaled_objects();
         let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
         let mut found = Vec::new();
         let mut params = ListParams::default().limit(PAGE);

@@ -7,7 +7,7 @@ use k8s_openapi::api::core::v1::ObjectReference;
 use kube::{
     Client,
     api::{Api, DynamicObject},
-    core::{ApiResource, GroupVersionKind},
+    core::ApiResource,
 };
 use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 use thiserror::Error;
@@ -17,7 +17,7 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{aggregator::TroubleReport, error_chain};
+use crate::{aggregator::TroubleReport, cluster::api::scaled_objects, error_chain};
 use scaler_core::{event_note, provision};
 
 /// Between two events: where KEDA stands still, every model that sleeps has its trouble.
@@ -49,10 +49,9 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn new(client: Client, pod: Option<String>) -> Self {
-        let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", provision::KIND);
         Self {
             client,
-            scaled_objects: ApiResource::from_gvk_with_plural(&kind, "scaledobjects"),
+            scaled_objects: scaled_objects(),
             reporter: Reporter { controller: provision::FIELD_MANAGER.into(), instance: pod },
             told: HashMap::new(),
         }

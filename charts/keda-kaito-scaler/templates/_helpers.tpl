@@ -63,6 +63,14 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 - --scaler-client-secret-name=keda-kaito-scaler-client-certs
 - --scaler-server-secret-name=keda-kaito-scaler-server-certs
 - --scaler-ca-secret-name=keda-kaito-scaler-ca
+{{- if ne (include "keda-kaito-scaler.clusterDomain" .) "cluster.local" }}
+- --cluster-domain={{ include "keda-kaito-scaler.clusterDomain" . }}
+{{- end }}
+{{- end }}
+
+{{/* Kept values of an earlier release do not have it. */}}
+{{- define "keda-kaito-scaler.clusterDomain" -}}
+{{- .Values.clusterDomain | default "cluster.local" -}}
 {{- end }}
 
 {{/* The kubelet kills at the end of the grace period. After the delay KEDA's streams end with OK, then the gRPC listener

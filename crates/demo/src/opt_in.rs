@@ -118,7 +118,7 @@ fn directory(key: &InferenceSetKey, gateway: SocketAddr) -> Directory {
     let picker = Source::picker(&key.namespace, &pool);
     let directory = Directory::default();
     if let Some(port) = picker.service() {
-        directory.tell(port.clone(), Some(Ok([gateway].into())));
+        directory.tell(port, Some(Ok([gateway].into())));
     }
     directory.tell_pool(key.clone(), Some(pool.into()));
     directory

@@ -117,6 +117,12 @@ impl ApiServer {
     #[must_use]
     pub fn complete() -> Self {
         let server = Self::with_chart_rbac();
+        server.install_everything();
+        server
+    }
+
+    /// Serves every kind that the scaler may ask for.
+    pub fn install_everything(&self) {
         for (api_version, kind, plural) in [
             ("v1", "Secret", "secrets"),
             ("v1", "Pod", "pods"),
@@ -131,9 +137,8 @@ impl ApiServer {
             ("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
             ("keda.sh/v1alpha1", "ClusterTriggerAuthentication", "clustertriggerauthentications"),
         ] {
-            server.install(api_version, kind, plural);
+            self.install(api_version, kind, plural);
         }
-        server
     }
 
     /// Serves a kind, as after its CRD was installed.

@@ -79,6 +79,9 @@ pub(super) struct Feed<S> {
     pace: Pace,
 }
 
+/// An object can't be read.
+struct Malformed;
+
 /// How a list or a watch has failed.
 #[derive(Debug, Error)]
 enum Failure {
@@ -184,8 +187,8 @@ impl<S: Sink> Feed<S> {
             for object in page.items {
                 let name = object.name.clone();
                 match self.admit(object) {
-                    Some(object) => objects.push((name, object)),
-                    None => drop(malformed.insert(name)),
+                    Ok(object) => objects.push((name, object)),
+                    Err(Malformed) => drop(malformed.insert(name)),
                 }
             }
             let next = page.metadata.continue_.filter(|token| !token.is_empty());
@@ -275,19 +278,19 @@ impl<S: Sink> Feed<S> {
         }
     }
 
-    /// The object, or `None` where it can't be read; of each that can't be, one warning.
-    fn admit(&mut self, object: Envelope<S::Object>) -> Option<Option<S::Object>> {
+    /// The object, unless it can't be read; of each that can't be, one warning.
+    fn admit(&mut self, object: Envelope<S::Object>) -> Result<Option<S::Object>, Malformed> {
         match object.object {
             Ok(admitted) => {
                 self.malformed.remove(&object.name);
-                Some(admitted)
+                Ok(admitted)
             }
             Err(fault) => {
                 if self.malformed.insert(object.name.clone()) {
                     let (what, name) = (self.what, &object.name);
                     warn!(what, %name, fault, "an object can't be read and is left out");
                 }
-                None
+                Err(Malformed)
             }
         }
     }

@@ -140,7 +140,6 @@ impl<T: Object> Informer<T> {
     }
 
     /// What is known now. Not to be held for long: the watch waits meanwhile.
-    #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, Known<T>> {
         self.0.shared.known.read().unwrap_or_else(PoisonError::into_inner)
     }
@@ -219,7 +218,6 @@ impl<T: Object> Subscription<T> {
     }
 
     /// What is known now; at least as new as what was taken.
-    #[must_use]
     pub fn read(&self) -> RwLockReadGuard<'_, Known<T>> {
         self.informer.read()
     }

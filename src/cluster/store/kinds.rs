@@ -10,48 +10,58 @@ use scaler_core::{
 };
 
 /// The pods of all InferenceSets.
+#[must_use]
 pub fn pods() -> Source {
     Source::at("pods", Selection { labels: Some(CREATED_BY.to_owned()), ..Selection::all("/api/v1/pods") })
 }
 
+#[must_use]
 pub fn services() -> Source {
     Source::at("Services", Selection::all("/api/v1/services"))
 }
 
 /// The EndpointSlices that `labels` select.
+#[must_use]
 pub fn endpoint_slices(labels: String) -> Selection {
     Selection { labels: Some(labels), ..Selection::all("/apis/discovery.k8s.io/v1/endpointslices") }
 }
 
 /// One Secret.
+#[must_use]
 pub fn secret(namespace: &str, name: &str) -> Source {
     let all = Selection::all(&format!("/api/v1/namespaces/{namespace}/secrets"));
     Source::at("Secrets", Selection { name: Some(name.to_owned()), ..all })
 }
 
+#[must_use]
 pub fn horizontal_pod_autoscalers() -> Source {
     Source::at("HorizontalPodAutoscalers", Selection::all("/apis/autoscaling/v2/horizontalpodautoscalers"))
 }
 
+#[must_use]
 pub fn inference_sets() -> Source {
     Source::served("InferenceSets", Kind { group: Group::Kaito, name: "InferenceSet", is_optional: false })
 }
 
 /// Without them only `max-replicas` says how far to scale.
+#[must_use]
 pub fn workspaces() -> Source {
     Source::served("Workspaces", Kind { group: Group::Kaito, name: "Workspace", is_optional: true })
 }
 
+#[must_use]
 pub fn multi_role_inferences() -> Source {
     let kind = Kind { group: Group::Kaito, name: "MultiRoleInference", is_optional: true };
     Source::served("MultiRoleInferences", kind)
 }
 
+#[must_use]
 pub fn scaled_objects() -> Source {
     Source::served("ScaledObjects", Kind { group: Group::Keda, name: KIND, is_optional: false })
 }
 
 /// The one through which KEDA finds the certificates.
+#[must_use]
 pub fn trigger_authentication() -> Source {
     let kind = Kind { group: Group::Keda, name: AUTHENTICATION_KIND, is_optional: false };
     Source::served("ClusterTriggerAuthentications", kind).named(TRIGGER_AUTHENTICATION)

@@ -157,7 +157,6 @@ impl StoreRunner {
 
 impl Store {
     /// A store in which nothing is followed yet.
-    #[must_use]
     pub fn new(client: Client) -> (Self, StoreRunner) {
         let (jobs, inbox) = mpsc::unbounded_channel();
         let (informers, resolvers) = (Mutex::default(), Mutex::default());
@@ -289,21 +288,16 @@ impl Targets {
                 }
             },
             Self::Served { resolver, mut seen, kind, name } => loop {
-                let find = |seen: &Seen| seen.find(kind).map(Option::<&Resource>::cloned);
-                let found = find(&seen.borrow_and_update());
-                shared.set_serving(match &found {
-                    None => Serving::Unknown,
-                    Some(None) => Serving::Missing,
-                    Some(Some(resource)) => Serving::As(resource.clone()),
-                });
+                let serving = seen.borrow_and_update().find(kind);
+                shared.set_serving(serving.clone());
                 let follow = async {
-                    match found.clone().flatten() {
-                        Some(resource) => feed.follow(resource.selection(name.as_deref())).await,
-                        None => std::future::pending().await,
+                    match &serving {
+                        Serving::As(resource) => feed.follow(resource.selection(name.as_deref())).await,
+                        Serving::Unknown | Serving::Missing => std::future::pending().await,
                     }
                 };
                 let ended = tokio::select! {
-                    changed = seen.wait_for(|seen| find(seen) != found) => {
+                    changed = seen.wait_for(|seen| seen.find(kind) != serving) => {
                         if changed.is_err() { return }
                         continue;
                     }

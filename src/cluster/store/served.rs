@@ -14,7 +14,7 @@ use tokio::{
 };
 use tracing::{debug, info, warn};
 
-use super::{Selection, feed::pauses};
+use super::{Selection, Serving, feed::pauses};
 use crate::error_chain;
 
 /// A group of the API that may be missing, or served in other versions than today.
@@ -82,9 +82,12 @@ pub(super) struct Seen {
 }
 
 impl Seen {
-    /// Where a kind is served; `None` before it was looked for.
-    pub(super) fn find(&self, kind: Kind) -> Option<Option<&Resource>> {
-        self.looked_for.contains(kind.name).then(|| self.served.get(kind.name))
+    pub(super) fn find(&self, kind: Kind) -> Serving {
+        match self.served.get(kind.name) {
+            Some(resource) => Serving::As(resource.clone()),
+            None if self.looked_for.contains(kind.name) => Serving::Missing,
+            None => Serving::Unknown,
+        }
     }
 }
 

@@ -233,7 +233,7 @@ impl Followed {
         // Before the fleet, so that whoever is told of a picker finds it.
         let sources = Sources { slices: &slices, scope: self.slices_of.listed.as_ref(), services };
         for (port, found) in self.ports.take(sources) {
-            self.directory.tell(port, found);
+            self.directory.tell(&port, found);
         }
         for (set, pool) in self.index.take_pools() {
             self.directory.tell_pool(set, pool);

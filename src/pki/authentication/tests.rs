@@ -8,7 +8,7 @@ use crate::pki::{
     testing::{YEAR, new_chain, now},
     tls::server_config,
 };
-use scaler_core::cert::Role;
+use scaler_core::{cert::Role, names::CLUSTER_DOMAIN};
 use sim::api_server::ByPath;
 
 const PATH: &str = "/apis/keda.sh/v1alpha1/clustertriggerauthentications/keda-kaito-scaler-creds";
@@ -29,6 +29,7 @@ impl Replica {
             client_secret: "client-certs".into(),
             ca_secret: "ca".into(),
             service: "svc".into(),
+            cluster_domain: CLUSTER_DOMAIN.into(),
             leaf_life: YEAR,
         };
         let (store, watching) = Store::new(api.client());

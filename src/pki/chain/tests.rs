@@ -1,6 +1,9 @@
 use super::*;
 use crate::pki::testing::{contents, founded, legacy, legacy_secret, new_chain, now, policy};
-use scaler_core::cert::{Plan, plan, server_names};
+use scaler_core::{
+    cert::{Plan, plan, server_names},
+    names::CLUSTER_DOMAIN,
+};
 
 fn usable(chain: &Chain) -> &Leaf {
     match &chain.leaf {
@@ -18,7 +21,11 @@ fn the_existing_scalers_chains_are_usable() {
         let leaf = usable(&chain);
         assert_eq!(leaf.issuer, chain.cas[0].facts.fingerprint);
         assert!(chain.cas[0].facts.can_sign && chain.has_legacy_key && chain.identity.is_some());
-        let names = if role == Role::Server { server_names("keda-kaito-scaler-svc", "keda") } else { vec![] };
+        let names = if role == Role::Server {
+            server_names("keda-kaito-scaler-svc", "keda", CLUSTER_DOMAIN)
+        } else {
+            vec![]
+        };
         assert_eq!(leaf.dns_names, names);
         for running in [false, true] {
             let plan = plan(&chain.observed(running), &policy(role), now());

@@ -11,6 +11,7 @@ use crate::{
     },
     serve::listener::{Observe as _, Peer},
 };
+use scaler_core::names::CLUSTER_DOMAIN;
 use sim::api_server::{ByPath, SILENCE};
 
 const SERVER: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-server-certs";
@@ -38,6 +39,7 @@ impl Replica {
             client_secret: "keda-kaito-scaler-client-certs".into(),
             ca_secret: "keda-kaito-scaler-ca".into(),
             service: "keda-kaito-scaler-svc".into(),
+            cluster_domain: CLUSTER_DOMAIN.into(),
             leaf_life: YEAR,
         };
         let presented = Arc::new(Presented::default());

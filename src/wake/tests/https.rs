@@ -122,7 +122,7 @@ async fn an_endpoint_that_takes_the_place_of_another_is_read_while_that_still_an
     let epp = source("https://epp:8443");
     let directory = Directory::default();
     let answers_at = |address: SocketAddr| {
-        directory.tell(epp.service().unwrap().clone(), Some(Ok([address].into())));
+        directory.tell(epp.service().unwrap(), Some(Ok([address].into())));
     };
     let (sender, mut reports) = mpsc::channel(16);
     let mut pool = SourcePool::new(

@@ -108,7 +108,7 @@ async fn a_service_is_read_once_it_is_found_and_where_it_moves() {
     assert_eq!(outcome().await, Err(Fault::NotLookedUp));
     let directory = rig.directory.clone();
     let know = |place: Result<SocketAddr, Missing>| {
-        directory.tell(epp.service().unwrap().clone(), Some(place.map(|address| [address].into())));
+        directory.tell(epp.service().unwrap(), Some(place.map(|address| [address].into())));
     };
     know(Err(Missing::Endpoint));
     assert_eq!(outcome().await, Err(Fault::Missing(Missing::Endpoint)));

@@ -42,7 +42,7 @@ impl Rig {
     fn know(&self, service: &str, port: u16, place: Result<SocketAddr, Missing>) {
         let service = ObjectName::new("team-a", service);
         let place = place.map(|address| [address].into());
-        self.directory.tell(ServicePort { service, port }, Some(place));
+        self.directory.tell(&ServicePort { service, port }, Some(place));
     }
 
     fn know_set(&self, name: &str) {

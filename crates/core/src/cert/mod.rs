@@ -40,11 +40,15 @@ impl fmt::Display for Role {
 }
 
 /// The DNS names that a server leaf carries: every name under which KEDA may dial the Service.
+///
+/// With the cluster's domain, such as `cluster.local`, whole and in part.
 #[must_use]
-pub fn server_names(service: &str, namespace: &str) -> Vec<String> {
-    ["", ".svc", ".svc.cluster", ".svc.cluster.local"]
-        .map(|suffix| format!("{service}.{namespace}{suffix}"))
-        .into()
+pub fn server_names(service: &str, namespace: &str, cluster_domain: &str) -> Vec<String> {
+    let mut names = vec![format!("{service}.{namespace}"), format!("{service}.{namespace}.svc")];
+    for label in cluster_domain.split('.') {
+        names.extend(names.last().map(|name| format!("{name}.{label}")));
+    }
+    names
 }
 
 /// The SHA-256 of a certificate's DER form.

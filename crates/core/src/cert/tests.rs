@@ -57,9 +57,17 @@ fn keep(until: u64) -> Plan {
 }
 
 #[test]
+fn names_are_of_the_clusters_domain() {
+    let names = server_names("scaler", "keda", "k8s.example.com");
+    assert_eq!(names.last().map(String::as_str), Some("scaler.keda.svc.k8s.example.com"));
+    assert_eq!(names.last(), Some(&crate::names::service_host("scaler", "keda", "k8s.example.com")));
+    assert_eq!(names[..3], ["scaler.keda", "scaler.keda.svc", "scaler.keda.svc.k8s"]);
+}
+
+#[test]
 fn names_are_those_of_the_contract() {
     assert_eq!(
-        server_names("keda-kaito-scaler-svc", "keda"),
+        server_names("keda-kaito-scaler-svc", "keda", crate::names::CLUSTER_DOMAIN),
         [
             "keda-kaito-scaler-svc.keda",
             "keda-kaito-scaler-svc.keda.svc",

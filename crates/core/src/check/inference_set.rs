@@ -108,7 +108,7 @@ impl Check<'_> {
                 };
                 let scaler_address = &self.assumptions.scaler_address;
                 let reach = Reach { scaler_address, certificates: None };
-                self.checked.objects.push(build(&owner, &spec, reach));
+                self.checked.objects.push(build(&owner, &spec, reach, None));
             }
         }
     }

@@ -7,7 +7,10 @@ use super::{
     Checked, Weight,
     document::{Document, Fields, Metadata, Node},
 };
-use crate::config::trigger::{Aggregation, Rule, Trigger, unknown_keys};
+use crate::{
+    config::trigger::{Aggregation, Rule, Trigger, unknown_keys},
+    provision::TRIGGER_AUTHENTICATION,
+};
 
 /// KEDA's values for what a ScaledObject leaves out.
 const MIN_REPLICAS: i64 = 0;
@@ -120,8 +123,10 @@ impl<'a> Object<'a> {
             );
         }
         if written.fields("authenticationRef").is_none() {
-            let text = "there is no authenticationRef: KEDA connects in plaintext, which the scaler refuses in a \
-                        cluster; name the ClusterTriggerAuthentication keda-kaito-scaler-creds";
+            let text = format!(
+                "there is no authenticationRef: KEDA connects in plaintext, which the scaler refuses in a \
+                 cluster; name the ClusterTriggerAuthentication {TRIGGER_AUTHENTICATION}"
+            );
             checked.find(line, Weight::Warning, text);
         }
         if written.text("type") == Some("external") && self.goes_to_zero() {

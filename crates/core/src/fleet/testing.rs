@@ -88,11 +88,15 @@ macro_rules! objects {
 
 impl World {
     pub(super) fn list_pods(&mut self, pods: &[Value]) {
-        list(&mut self.pods, pods).into_iter().for_each(|set| self.index.touch_pods(set));
+        for set in list(&mut self.pods, pods) {
+            self.index.touch_pods(set);
+        }
     }
 
     pub(super) fn apply_pod(&mut self, pod: &Value) {
-        apply(&mut self.pods, pod).into_iter().for_each(|set| self.index.touch_pods(set));
+        for set in apply(&mut self.pods, pod) {
+            self.index.touch_pods(set);
+        }
     }
 
     pub(super) fn delete_pod(&mut self, pod: &ObjectName) {
@@ -150,7 +154,9 @@ impl World {
     }
 
     pub(super) fn apply_service(&mut self, service: &Value) {
-        apply(&mut self.services, service).iter().for_each(|service| self.ports.touch(service));
+        for service in apply(&mut self.services, service) {
+            self.ports.touch(&service);
+        }
     }
 
     pub(super) fn delete_service(&mut self, service: &ObjectName) {

@@ -3,6 +3,7 @@
 mod labels;
 mod metric;
 mod pattern;
+mod service;
 #[cfg(test)]
 mod tests;
 
@@ -11,6 +12,7 @@ use std::{fmt, sync::Arc};
 pub use self::{
     labels::{LabelMatchers, MatchError},
     metric::{InvalidMetricName, MetricName},
+    service::{CLUSTER_DOMAIN, parse_cluster_domain, service_host},
 };
 
 /// An InferenceSet by namespace and name.

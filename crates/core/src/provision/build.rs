@@ -2,7 +2,9 @@
 
 use serde_json::{Map, Value, json};
 
-use super::{API_VERSION, KIND, MANAGED_BY, Owner, TRIGGER_AUTHENTICATION, TRIGGER_NAME, plan::is_kept};
+use super::{
+    API_VERSION, KIND, MANAGED_BY, Owner, TRIGGER_AUTHENTICATION, TRIGGER_NAME, managed_fields, plan::kept,
+};
 use crate::config::{
     annotations::{Metrics, ScalingSpec, Steps},
     go_duration,
@@ -30,14 +32,14 @@ pub const CERTIFICATES: &str = "certificates";
 /// The certificates with which KEDA began, as `owner`'s ScaledObject says.
 #[must_use]
 pub fn certificates_in<'a>(owner: &Owner, observed: &[&'a Value]) -> Option<&'a str> {
-    let ours = observed.iter().find(|object| is_kept(object, owner))?;
-    let mut triggers = ours["spec"]["triggers"].as_array()?.iter();
+    let mut triggers = kept(owner, observed)?["spec"]["triggers"].as_array()?.iter();
     triggers.find(|trigger| trigger["name"] == TRIGGER_NAME)?["metadata"][CERTIFICATES].as_str()
 }
 
-/// The ScaledObject for `owner`, holding exactly the fields that we own.
+/// The ScaledObject for `owner`, holding exactly the fields that we own. `before` is the one that
+/// it has.
 #[must_use]
-pub fn build(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
+pub fn build(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>, before: Option<&Value>) -> Value {
     let Owner { key, uid, api_version } = owner;
     json!({
         "apiVersion": API_VERSION,
@@ -63,11 +65,11 @@ pub fn build(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
                 "blockOwnerDeletion": true,
             }],
         },
-        "spec": body(owner, spec, reach),
+        "spec": body(owner, spec, reach, before),
     })
 }
 
-fn body(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
+fn body(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>, before: Option<&Value>) -> Value {
     let annotations = &spec.annotations;
     let mut body = json!({
         "scaleTargetRef": {
@@ -75,7 +77,6 @@ fn body(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
             "kind": "InferenceSet",
             "name": &*owner.key.name,
         },
-        "pollingInterval": annotations.polling_interval,
         "minReplicaCount": spec.replicas.min,
         "maxReplicaCount": spec.replicas.max,
         "advanced": {
@@ -94,6 +95,11 @@ fn body(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Value {
             "metadata": metadata(owner, spec, reach),
         }],
     });
+    // It is how often KEDA looks for activity. Where there always is a replica it does nothing, and
+    // KEDA warns of that at each apply. Where we have written it before it stays.
+    if spec.replicas.to_zero || before.is_some_and(managed_fields::has_polling_interval) {
+        body["pollingInterval"] = annotations.polling_interval.into();
+    }
     if let Some(cooldown) = annotations.cooldown_period {
         body["cooldownPeriod"] = cooldown.into();
     }

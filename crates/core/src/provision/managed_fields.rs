@@ -33,6 +33,12 @@ pub(super) fn is_applied_only(observed: &Value) -> bool {
     is_applied(observed) && owned(observed, "Update").is_none()
 }
 
+/// Whether we, or the replaced scaler, have written the object's pollingInterval.
+pub(super) fn has_polling_interval(observed: &Value) -> bool {
+    let trees = ["Apply", "Update"].into_iter().filter_map(|operation| owned(observed, operation));
+    trees.into_iter().any(|tree| tree["f:spec"].get("f:pollingInterval").is_some())
+}
+
 /// Whether we applied a field before that `desired` no longer holds: the next Apply takes it
 /// away.
 pub(super) fn owns_more_than(observed: &Value, desired: &Value) -> bool {

@@ -13,7 +13,9 @@ mod tests;
 
 pub use build::{CERTIFICATES, Reach, build, certificates_in};
 pub use floor::{Sleeper, owned_goes_to_zero, sleeper};
-pub use plan::{Action, Claim, Plan, Rival, Target, hpa_rival, is_the_replaced_scalers, left_alone, plan};
+pub use plan::{
+    Action, Claim, Plan, Rival, Target, hpa_rival, is_the_replaced_scalers, kept, left_alone, plan,
+};
 
 use super::names::InferenceSetKey;
 

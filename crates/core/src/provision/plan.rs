@@ -199,6 +199,12 @@ pub fn is_the_replaced_scalers(object: &Value, owner: &Owner) -> bool {
             || triggers.into_iter().flatten().any(|trigger| is_replaced_scalers(trigger, owner)))
 }
 
+/// The one ScaledObject of `owner`, among those that are `observed`.
+#[must_use]
+pub fn kept<'a>(owner: &Owner, observed: &[&'a Value]) -> Option<&'a Value> {
+    observed.iter().copied().find(|object| is_kept(object, owner))
+}
+
 /// Whether `object` is the one ScaledObject of `owner`, or would be if it were the only one.
 pub(super) fn is_kept(object: &Value, owner: &Owner) -> bool {
     is_ours(object, owner) && !is_going(object) && !is_left_behind(object, owner)

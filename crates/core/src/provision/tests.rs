@@ -45,7 +45,12 @@ fn spec(annotations: &[(&str, &str)]) -> ScalingSpec {
 }
 
 fn wanted(annotations: &[(&str, &str)]) -> Value {
-    build(&owner(), &spec(annotations), Reach { scaler_address: ADDRESS, certificates: None })
+    wanted_after(annotations, None)
+}
+
+/// What is wanted where `before` is there.
+fn wanted_after(annotations: &[(&str, &str)], before: Option<&Value>) -> Value {
+    build(&owner(), &spec(annotations), Reach { scaler_address: ADDRESS, certificates: None }, before)
 }
 
 fn yaml(object: &Value) -> String {

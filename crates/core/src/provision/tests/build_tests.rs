@@ -51,6 +51,22 @@ fn to_zero_from_one_and_from_more() {
     assert_eq!(secure.protocol, crate::config::trigger::Protocol::Https);
 }
 
+/// KEDA warns at each apply of one that does nothing.
+#[test]
+fn the_interval_of_polls_is_written_where_there_may_be_no_replica() {
+    let to_zero = [("scale-to-zero", "true"), ("wake-source", "epp:9090")];
+    let more = [("min-replicas", "3"), ("polling-interval", "5")];
+    for (annotations, interval) in [
+        (OLDER.to_vec(), None),
+        (NEWER.to_vec(), None),
+        ([OLDER, &more].concat(), None),
+        ([OLDER, &to_zero].concat(), Some(15)),
+        ([NEWER, &to_zero, &more].concat(), Some(5)),
+    ] {
+        assert_eq!(wanted(&annotations)["spec"]["pollingInterval"].as_u64(), interval, "{annotations:?}");
+    }
+}
+
 #[test]
 fn the_page_is_where_the_annotations_say() {
     let place = [("metric-port", "8000"), ("metric-path", "/prometheus/metrics")];

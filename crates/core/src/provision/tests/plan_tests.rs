@@ -238,7 +238,6 @@ fn what_we_own_is_repaired() {
     for (path, value) in [
         ("/spec/maxReplicaCount", json!(50)),
         ("/spec/minReplicaCount", json!(0)),
-        ("/spec/pollingInterval", json!(30)),
         ("/spec/scaleTargetRef/apiVersion", json!("kaito.sh/v1alpha1")),
         ("/spec/triggers/0/metadata/threshold", json!("11")),
         ("/spec/triggers/0/metricType", json!("Value")),
@@ -254,6 +253,32 @@ fn what_we_own_is_repaired() {
         assert!(matches!(action, Action::Apply(_)), "{path}: {action:?}");
         assert_eq!(planned(&desired, &carried_out(&action, &observed)), Action::Nothing, "{path}");
     }
+}
+
+/// It was always written by earlier releases: what is there stays, and follows its annotation.
+#[test]
+fn an_interval_that_was_written_before_stays() {
+    let mut earlier = wanted(OLDER);
+    earlier["spec"]["pollingInterval"] = 15.into();
+    let earlier = apply(None, &earlier);
+    for before in [&earlier, &v0_5_1(), &v0_6_2()] {
+        let desired = wanted_after(OLDER, Some(before));
+        assert_eq!(desired["spec"]["pollingInterval"], 15);
+        let slower = wanted_after(&[OLDER, &[("polling-interval", "30")]].concat(), Some(before));
+        assert_eq!(slower["spec"]["pollingInterval"], 30);
+    }
+    assert_eq!(
+        planned(&wanted_after(OLDER, Some(&earlier)), &earlier),
+        Action::Nothing,
+        "no write for its sake"
+    );
+    let mut edited = earlier.clone();
+    edited["spec"]["pollingInterval"] = 99.into();
+    assert!(matches!(planned(&wanted_after(OLDER, Some(&edited)), &edited), Action::Apply(_)));
+    // A user's own is a user's.
+    let mut own = made(OLDER);
+    own["spec"]["pollingInterval"] = 99.into();
+    assert_eq!(planned(&wanted_after(OLDER, Some(&own)), &own), Action::Nothing);
 }
 
 #[test]
