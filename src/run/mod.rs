@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod notices;
+pub(crate) mod scrapers;
 mod teller;
 
 use std::{
@@ -16,7 +17,7 @@ use prometheus_client::collector::Collector;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,18 +26,19 @@ use tracing::{error, info};
 use self::{
     cluster::{Cluster, ClusterOptions},
     notices::GateCollector,
+    scrapers::Scrapers,
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
-    discovery::{
-        file::{self, EndpointsFile, FileError},
-        kube::Lookup,
+    cluster::{
+        client::{self, ConnectError},
+        directory::Directory,
     },
-    kube_client::{self, ConnectError},
+    discovery::file::{self, EndpointsFile, FileError},
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
-    scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
+    scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool},
     serve::{
         admin::Admin,
         health,
@@ -44,7 +46,7 @@ use crate::{
         scaler::Scaler,
     },
     targets::Targets,
-    wake::{Reader, SourcePool, Wants},
+    wake::{Reader, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
@@ -191,7 +193,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = kube_client::connect(&options.access).await?;
+            let client = client::connect(&options.access).await?;
             cluster = Some((client, options.as_ref().clone()));
         }
     }
@@ -208,12 +210,9 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(commands, clock, tenancy);
-    let (directory, wants) = (watch::Sender::default(), Wants::default());
-    let follow_directory = directory.subscribe();
-    let cluster = cluster.map(|(client, options)| {
-        let lookup = Lookup { directory, wants: wants.clone() };
-        cluster::begin(client, options, fleet_events, lookup, &life)
-    });
+    let directory = Directory::default();
+    let cluster = cluster
+        .map(|(client, options)| cluster::begin(client, options, fleet_events, directory.clone(), &life));
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors(cluster.as_ref(), &life));
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
@@ -222,7 +221,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         "targets",
         Reader::new(client.clone(), cluster.as_ref().map(Cluster::credentials)),
         clock,
-        (follow_directory.clone(), wants.clone()),
+        directory.clone(),
         options.wake_pace,
         metrics.wake_interval.clone(),
         source_sender,
@@ -256,7 +255,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
         tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
-        tasks.spawn(cluster.probe(client.clone(), (follow_directory, wants), &life));
+        tasks.spawn(cluster.probe(client.clone(), directory, &life));
     }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))

@@ -11,11 +11,7 @@ use std::{
 use futures::StreamExt;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
     Code,
@@ -27,10 +23,12 @@ use tower::ServiceExt;
 use super::{listener::connection::http2, scaler::Scaler};
 use crate::{
     aggregator::{Aggregator, Inbox},
+    cluster::directory::Directory,
     metrics::Metrics,
-    scrape::{Fetch, Page, Request, ScrapeError, ScrapePool, Scrapers},
+    run::scrapers::Scrapers,
+    scrape::{Fetch, Page, Request, ScrapeError, ScrapePool},
     targets::Targets,
-    wake::{Reader, SourcePool, Wants},
+    wake::{Reader, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{
@@ -118,7 +116,7 @@ impl Rig {
             "targets",
             Reader::new(pages.clone(), None),
             clock,
-            (watch::Sender::default().subscribe(), Wants::default()),
+            Directory::default(),
             Pace::default(),
             metrics.wake_interval.clone(),
             source_sender,

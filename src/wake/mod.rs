@@ -3,8 +3,7 @@
 //! ```text
 //! aggregator ─SourcePlan─► SourcePool ─► one task a source ─► Reader ─► PageClient ─► page
 //! Prober ─────SourcePlan─►     │                               └─► Credentials ─► Kubernetes API
-//!                              ◄──── Directory (where Services answer) ◄── discovery
-//!                              ────► Wants (which Services matter) ──────► discovery
+//!                              ◄──── Directory (where each port answers) ◄── discovery
 //! ```
 //! Every reading, whoever wants it, goes through the same [`Reader`]: one place decides who is
 //! shown a token.
@@ -16,12 +15,10 @@ mod reader;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod wants;
 
 pub use self::{
     credentials::{CredentialSettings, Credentials},
     prober::{PROBE_INTERVAL, Prober},
     reader::{Reader, SourceEndpoint},
     sources::{SourcePlan, SourcePool, SourceReport, TIMEOUT},
-    wants::Wants,
 };

@@ -120,19 +120,16 @@ async fn an_endpoint_that_takes_the_place_of_another_is_read_while_that_still_an
     let (new, _serving_too) = serve(new, &ca, "epp.team-a.svc", 2).await;
 
     let epp = source("https://epp:8443");
-    let directory = watch::Sender::<Arc<Directory>>::default();
+    let directory = Directory::default();
     let answers_at = |address: SocketAddr| {
-        directory.send_modify(|directory| {
-            let port = epp.service().unwrap().clone();
-            Arc::make_mut(directory).places.insert(port, Ok([address].into()));
-        });
+        directory.tell(epp.service().unwrap().clone(), Some(Ok([address].into())));
     };
     let (sender, mut reports) = mpsc::channel(16);
     let mut pool = SourcePool::new(
         "a test",
         Reader::new(client, None),
         Clock::start(),
-        (directory.subscribe(), Wants::default()),
+        directory.clone(),
         Pace { asleep: Duration::from_millis(5), ..Pace::default() },
         prometheus_client::metrics::gauge::Gauge::default(),
         sender,

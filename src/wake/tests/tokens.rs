@@ -2,7 +2,7 @@
 
 use super::*;
 use scaler_core::wake::Withheld;
-use sim::fake_api::SILENCE;
+use sim::api_server::SILENCE;
 
 /// The pool whose picker is read, as an InferenceSet `demo` in team-a has it.
 const POOL: &str = "demo-inferencepool";

@@ -129,14 +129,9 @@ impl Reading {
     }
 }
 
-/// Where Services answer and which pool is whose, as far as the cluster has been heard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Directory {
-    /// Where a port answers: the ready endpoints of its Service, each once and in order, at
-    /// least one. A port that is missing here has not been looked up yet.
-    pub places: BTreeMap<ServicePort, Result<Arc<[SocketAddr]>, Missing>>,
-    pub pools: BTreeMap<InferenceSetKey, Arc<str>>,
-}
+/// Where a Service's port answers, or why it leads nowhere: its ready endpoints, each once and in
+/// order, at least one.
+pub type Found = Result<Arc<[SocketAddr]>, Missing>;
 
 /// Why a Service's port leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,15 +1,15 @@
 //! Everything that is scraped, behind the one interface that the aggregator knows.
 
-use super::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport};
 use crate::{
     aggregator::Scraper,
+    scrape::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport},
     wake::{SourcePlan, SourcePool},
 };
 use scaler_core::wake::Source;
 
 /// The endpoints' tasks and the wake-up sources' tasks.
 #[derive(Debug)]
-pub struct Scrapers<F = PageClient> {
+pub(crate) struct Scrapers<F: Fetch = PageClient> {
     pub pods: ScrapePool<F>,
     pub sources: SourcePool<F>,
 }
@@ -39,7 +39,7 @@ impl<F: Fetch> Scraper for Scrapers<F> {
 
 impl<F: Fetch> Scrapers<F> {
     /// Ends all tasks and waits until none is left.
-    pub async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         self.pods.shutdown().await;
         self.sources.shutdown().await;
     }
