@@ -69,6 +69,24 @@ pub struct Page {
     body: Range<usize>,
 }
 
+impl Page {
+    /// Reads it with `read` and gives it back: here, or, where it is large, on a thread for what
+    /// takes long, so that it keeps no thread of the runtime from everybody else.
+    pub(crate) async fn read<T: Send + 'static>(self, read: impl FnOnce(&[u8]) -> T + Send + 'static) -> T {
+        if self.buffer.admission.is_none() {
+            return read(&self);
+        }
+        match tokio::task::spawn_blocking(move || read(&self)).await {
+            Ok(made) => made,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and whoever waits with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
 impl Deref for Page {
     type Target = [u8];
 

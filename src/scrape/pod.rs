@@ -10,7 +10,6 @@ use tracing::{debug, info, trace, warn};
 
 use super::{
     Fetch, PageClient, Request, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped,
-    page::Page,
     pool::{TaskPool, Work, seed},
     task::{Scrape, Task},
     urls::PageUrls,
@@ -210,7 +209,13 @@ impl<F: Fetch> Endpoint<F> {
                 authorization: None,
             };
             let fetched = self.fetch.fetch(&mut self.connection, &request).await;
-            let (answer, result) = read(fetched, &plan.wanted, kind);
+            let (answer, result) = match fetched {
+                Ok(page) => {
+                    let wanted = plan.wanted.clone();
+                    page.read(move |page| read(page, &wanted, kind)).await
+                }
+                Err(error) => failed(error),
+            };
             match self.choice.answered(kind, answer) {
                 Verdict::TryPlain => kind = PageKind::Plain,
                 Verdict::Keep => {
@@ -224,30 +229,24 @@ impl<F: Fetch> Endpoint<F> {
     }
 }
 
-/// What a fetched page says, for the choice of pages and for the report.
-fn read(
-    fetched: Result<Page, ScrapeError>,
-    wanted: &Wanted,
-    page: PageKind,
-) -> (Answer, Result<Scraped, ScrapeError>) {
-    match fetched {
-        Ok(body) if body.trim_ascii().is_empty() => {
-            let bytes = body.len();
-            (Answer::Empty, Ok(Scraped { sample: PodSample::default(), page, bytes, rejected: 0 }))
-        }
-        Ok(body) => {
-            let bytes = body.len();
-            let PageRead { sample, missing, rejected, is_metrics } = read_page(&body, wanted, page);
-            if !is_metrics {
-                return (Answer::NoSuchPage, Err(ScrapeError::NotMetrics(NotMetrics::of(&body))));
-            }
-            let answer = Answer::Page { missing, engine: sample.engine };
-            (answer, Ok(Scraped { sample, page, bytes, rejected }))
-        }
-        Err(error @ (ScrapeError::Status(404) | ScrapeError::Redirect(_))) => {
-            (Answer::NoSuchPage, Err(error))
-        }
-        Err(error) => (Answer::Failed, Err(error)),
+/// What a page says, for the choice of pages and for the report.
+fn read(body: &[u8], wanted: &Wanted, page: PageKind) -> (Answer, Result<Scraped, ScrapeError>) {
+    let bytes = body.len();
+    if body.trim_ascii().is_empty() {
+        return (Answer::Empty, Ok(Scraped { sample: PodSample::default(), page, bytes, rejected: 0 }));
+    }
+    let PageRead { sample, missing, rejected, is_metrics } = read_page(body, wanted, page);
+    if !is_metrics {
+        return (Answer::NoSuchPage, Err(ScrapeError::NotMetrics(NotMetrics::of(body))));
+    }
+    (Answer::Page { missing, engine: sample.engine }, Ok(Scraped { sample, page, bytes, rejected }))
+}
+
+/// What it says of an endpoint's pages that one could not be fetched.
+fn failed(error: ScrapeError) -> (Answer, Result<Scraped, ScrapeError>) {
+    match error {
+        ScrapeError::Status(404) | ScrapeError::Redirect(_) => (Answer::NoSuchPage, Err(error)),
+        _ => (Answer::Failed, Err(error)),
     }
 }
 

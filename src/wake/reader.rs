@@ -112,7 +112,8 @@ impl<F: Fetch> Reader<F> {
         limit: Duration,
     ) -> Result<Vec<GatewaySample>, Fault> {
         let page = self.get_page(endpoint, pools, limit).await?;
-        self.page.read(&page, pools).ok_or(Fault::NoSignals)
+        let (families, pools) = (self.page.clone(), pools.to_vec());
+        page.read(move |page| families.read(page, &pools)).await.ok_or(Fault::NoSignals)
     }
 
     async fn get_page(

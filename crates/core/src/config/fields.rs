@@ -20,6 +20,10 @@ pub struct Fields<'a> {
     problems: Vec<Problem>,
 }
 
+/// As many keys that nobody reads are compared with those that are read, which takes its time:
+/// whoever writes more of them is not helped by a word on each.
+const MOST_UNKNOWN: usize = 64;
+
 impl<'a> Fields<'a> {
     #[must_use]
     pub fn new(prefix: &'static str, texts: impl IntoIterator<Item = (&'a str, &'a str)>) -> Self {
@@ -123,7 +127,8 @@ impl<'a> Fields<'a> {
     ///
     /// Other unknown keys pass: KEDA hands over everything that stands in the metadata.
     pub fn note_slips(&mut self, known: &[&str], ignored: impl Fn(&str) -> bool) {
-        for &key in self.texts.keys().filter(|key| !ignored(key)) {
+        let read = |key: &&&str| !known.contains(*key) && !ignored(key);
+        for &key in self.texts.keys().filter(read).take(MOST_UNKNOWN) {
             if let Some(similar) = did_you_mean(key, known.iter().copied()) {
                 let key = format!("{}{key}", self.prefix);
                 self.problems.push(Problem::unknown(key, format!("{}{similar}", self.prefix)));
@@ -133,7 +138,7 @@ impl<'a> Fields<'a> {
 
     /// Notes each key that is none of `known`: for texts that nobody else reads.
     pub fn note_unknown(&mut self, known: &[&str]) {
-        for &key in self.texts.keys().filter(|key| !known.contains(key)) {
+        for &key in self.texts.keys().filter(|key| !known.contains(key)).take(MOST_UNKNOWN) {
             let similar =
                 did_you_mean(key, known.iter().copied()).map(|word| format!("{}{word}", self.prefix));
             let key = format!("{}{key}", self.prefix);
