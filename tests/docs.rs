@@ -10,7 +10,7 @@ use scaler_core::{
         annotations,
         trigger::{self, Trigger},
     },
-    decision::warning::{Stuck, Trouble},
+    decision::warning::{Stalled, Stuck, Trouble},
 };
 use serde_json::Value;
 
@@ -80,7 +80,8 @@ fn the_example_of_a_trigger_is_good() {
 fn every_event_on_a_scaled_object_has_its_row() {
     let page = page();
     let stuck = Stuck { pods: Vec::new(), not_created: 1, deadline: Duration::from_secs(900) };
-    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck)] {
+    let stalled = Trouble::EngineStalled(Stalled { pods: Vec::new() });
+    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck), stalled] {
         let reason = trouble.reason();
         assert!(page.contains(&format!("\n| `{reason}` |")), "{reason} is not documented");
     }

@@ -6,10 +6,11 @@
 //! inferenceSetName        name of an InferenceSet           (required)
 //! inferenceSetNamespace   its namespace                     (required)
 //! metricName              a family on the pods' page        (required, but not for policy)
-//! aggregation             sum | service-avg | max | windowed-avg | quantile | gate | policy
+//! aggregation             sum | rate | service-avg | max | windowed-avg | quantile | gate | policy
 //!                                                           sum
-//! threshold               number > 0                        (required for sum; 1)
-//! metricCacheWindow       duration, 1s..24h                 5m
+//! threshold               number > 0                        (required for sum and rate; 1)
+//! metricCacheWindow       duration, 1s..24h, at least two scrapeIntervals
+//!                                                           5m
 //! quantile                number in (0, 1]                  0.95
 //! policy                  JSON list of entries, see `policy`   (required for policy)
 //! combinePolicy           AND | OR | MAX                    AND
@@ -42,6 +43,7 @@ mod tests;
 use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
+pub(in crate::config) use parse::{DEFAULT_WINDOW, WINDOW};
 pub use parse::{KEYS, unknown_keys};
 
 use crate::names::{InferenceSetKey, MetricName};
@@ -132,6 +134,7 @@ impl Rule {
             Self::Policy(_) => "policy",
             Self::Single { aggregation, .. } => match aggregation {
                 Aggregation::Sum => "sum",
+                Aggregation::Rate { .. } => "rate",
                 Aggregation::ServiceAvg => "service-avg",
                 Aggregation::Max => "max",
                 Aggregation::WindowedAvg { .. } => "windowed-avg",
@@ -147,6 +150,9 @@ impl Rule {
 pub enum Aggregation {
     /// The total over all replicas, unknown ones filled in.
     Sum,
+    /// The total over all replicas of how much a counter grows per second, over the last
+    /// `window` (key `metricCacheWindow`, default 300 s), unknown ones filled in.
+    Rate { window: Duration },
     /// The mean over the replicas that serve.
     ServiceAvg,
     /// The largest value over the replicas that serve.
@@ -190,6 +196,9 @@ pub struct PolicyMetric {
 pub enum PolicyKind {
     /// The mean over the replicas that serve.
     Gauge,
+    /// The mean over the replicas that serve of how much it grows per second, over the last
+    /// `window`.
+    Counter { window: Duration },
     /// The mean (or `quantile`) of what was observed over the last `window`.
     Histogram { window: Duration, quantile: Option<f64> },
 }
@@ -253,8 +262,10 @@ pub struct WantedMetric {
 /// As what a family is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Shape {
-    /// A gauge, counter or untyped family.
+    /// A gauge or untyped family.
     Value,
+    /// A counter, series by series.
+    Counter,
     /// A histogram's count and sum, and its buckets where a quantile is asked for.
     Histogram { buckets: bool },
 }
@@ -289,6 +300,7 @@ impl Trigger {
             Rule::Single { metric, aggregation, .. } => {
                 let shape = match aggregation {
                     Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max => Shape::Value,
+                    Aggregation::Rate { .. } => Shape::Counter,
                     Aggregation::WindowedAvg { .. } => Shape::Histogram { buckets: false },
                     Aggregation::Quantile { .. } => Shape::Histogram { buckets: true },
                     Aggregation::Gate => return Vec::new(),
@@ -304,6 +316,25 @@ impl Trigger {
     }
 }
 
+impl Aggregation {
+    /// Whether its value is a total, which divided by the replicas is what each has.
+    #[must_use]
+    pub fn is_total(self) -> bool {
+        matches!(self, Self::Sum | Self::Rate { .. })
+    }
+
+    /// The time that it looks back; `None` where it takes the newest sample.
+    #[must_use]
+    pub fn window(self) -> Option<Duration> {
+        match self {
+            Self::Rate { window } | Self::WindowedAvg { window } | Self::Quantile { window, .. } => {
+                Some(window)
+            }
+            Self::Sum | Self::ServiceAvg | Self::Max | Self::Gate => None,
+        }
+    }
+}
+
 impl Policy {
     /// The metric's name towards KEDA where a policy gives one value (AND, OR). It is part of
     /// the HPA's metric name (`s0-policy`), so changing it would reset running HPAs.
@@ -311,10 +342,20 @@ impl Policy {
 }
 
 impl PolicyKind {
+    /// The time that it looks back; `None` where it takes the newest sample.
+    #[must_use]
+    pub fn window(self) -> Option<Duration> {
+        match self {
+            Self::Counter { window } | Self::Histogram { window, .. } => Some(window),
+            Self::Gauge => None,
+        }
+    }
+
     #[must_use]
     pub fn shape(self) -> Shape {
         match self {
             Self::Gauge => Shape::Value,
+            Self::Counter { .. } => Shape::Counter,
             Self::Histogram { quantile, .. } => Shape::Histogram { buckets: quantile.is_some() },
         }
     }
