@@ -11,6 +11,8 @@ use scaler_core::{
         trigger::{self, Trigger},
     },
     decision::warning::{Stalled, Stuck, Trouble},
+    names::MetricName,
+    page::usage::{Misuse, Nature, Usage},
 };
 use serde_json::Value;
 
@@ -81,7 +83,9 @@ fn every_event_on_a_scaled_object_has_its_row() {
     let page = page();
     let stuck = Stuck { pods: Vec::new(), not_created: 1, deadline: Duration::from_secs(900) };
     let stalled = Trouble::EngineStalled(Stalled { pods: Vec::new() });
-    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck), stalled] {
+    let metric = MetricName::parse("my_total").unwrap();
+    let misuse = Trouble::MetricMisused(Misuse { metric, nature: Nature::Counter, usage: Usage::Level });
+    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck), stalled, misuse] {
         let reason = trouble.reason();
         assert!(page.contains(&format!("\n| `{reason}` |")), "{reason} is not documented");
     }

@@ -26,7 +26,7 @@ use scaler_core::{
         shortage::Shortage,
     },
     names::{InferenceSetKey, MetricName, PodUid},
-    page::{SharedWanted, Wanted},
+    page::{SharedWanted, Wanted, usage::Misuse},
     time::Moment,
     wake::Source,
 };
@@ -61,6 +61,7 @@ struct Member {
     wait: Wait,
     told_stuck: ToldPods,
     told_stalled: ToldPods,
+    told_misuse: Option<Misuse>,
 }
 
 /// Endpoints that are scraped together, and the targets that read them. Owned by the
@@ -158,6 +159,7 @@ impl Group {
             wait: Wait::default(),
             told_stuck: ToldPods::default(),
             told_stalled: ToldPods::default(),
+            told_misuse: None,
         });
         self.want(shared, scraper);
     }
@@ -356,6 +358,12 @@ impl Group {
                 if member.told_stalled.follow_stalled(&stalled) {
                     evaluation.troubles.push((member.target.clone(), Trouble::EngineStalled(stalled)));
                 }
+            }
+            if let Some(misuse) = snapshot.misuse()
+                && member.told_misuse.as_ref() != Some(misuse)
+            {
+                member.told_misuse = Some(misuse.clone());
+                evaluation.troubles.push((member.target.clone(), Trouble::MetricMisused(misuse.clone())));
             }
             evaluation.again_at =
                 [evaluation.again_at, again_at, member.wait.due()].into_iter().flatten().min();

@@ -22,7 +22,9 @@ use scaler_core::{
     },
     names::PodUid,
     page::{
+        Wanted,
         picker::GatewaySample,
+        read_page,
         sample::{PodDemand, PodSample, Reading},
     },
     wake::Source,
@@ -547,6 +549,28 @@ async fn a_wake_up_in_blind_time_is_not_taken_back() {
     rig.gateway_says(0.0).await;
     assert_eq!(target.snapshot().activity, Activity::Unknown);
     assert!(value(&target).unwrap_err().contains("silent"));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_the_page_gives_away_is_told_of_once() {
+    let mut rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let target = rig.target(&[("metricName", "my_requests_total")]);
+    rig.settle().await;
+    for count in [1, 2] {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let page = format!(
+            "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0\n\
+             # TYPE my_requests_total counter\nmy_requests_total {count}\n"
+        );
+        let wanted = Wanted::new(target.trigger.wanted_metrics());
+        rig.report_sample("a", Ok(read_page(page.as_bytes(), &wanted, PageKind::Filtered).sample)).await;
+        assert!(value(&target).unwrap_err().starts_with("my_requests_total is a counter"));
+    }
+    let report = rig.troubles.recv().await.unwrap();
+    assert_eq!(report.trouble.reason(), "MetricMisused");
+    assert!(rig.troubles.try_recv().is_err());
     rig.stop().await;
 }
 

@@ -16,7 +16,7 @@ use prometheus_client::collector::Collector;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -28,11 +28,11 @@ use self::{
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
-    discovery::{
-        file::{self, EndpointsFile, FileError},
-        kube::Lookup,
+    cluster::{
+        client::{self, ConnectError},
+        directory::Directory,
     },
-    kube_client::{self, ConnectError},
+    discovery::file::{self, EndpointsFile, FileError},
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
@@ -44,7 +44,7 @@ use crate::{
         scaler::Scaler,
     },
     targets::Targets,
-    wake::{Reader, SourceClient, SourceClientError, SourcePool, Wants},
+    wake::{Reader, SourceClient, SourceClientError, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
@@ -191,7 +191,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = kube_client::connect(&options.access).await?;
+            let client = client::connect(&options.access).await?;
             cluster = Some((client, options.as_ref().clone()));
         }
     }
@@ -209,12 +209,9 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(commands, clock, tenancy);
-    let (directory, wants) = (watch::Sender::default(), Wants::default());
-    let follow_directory = directory.subscribe();
-    let cluster = cluster.map(|(client, options)| {
-        let lookup = Lookup { directory, wants: wants.clone() };
-        cluster::begin(client, options, fleet_events, lookup, &life)
-    });
+    let directory = Directory::default();
+    let cluster = cluster
+        .map(|(client, options)| cluster::begin(client, options, fleet_events, directory.clone(), &life));
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors(cluster.as_ref(), &life));
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
@@ -223,7 +220,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         "targets",
         Reader::new(wake_client.clone(), cluster.as_ref().map(Cluster::credentials)),
         clock,
-        (follow_directory.clone(), wants.clone()),
+        directory.clone(),
         options.wake_pace,
         metrics.wake_interval.clone(),
         source_sender,
@@ -256,7 +253,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
         tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
-        tasks.spawn(cluster.probe(wake_client, (follow_directory, wants), &life));
+        tasks.spawn(cluster.probe(wake_client, directory, &life));
     }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))

@@ -5,6 +5,7 @@ use std::{fmt::Debug, time::Duration};
 use reqwest::Url;
 
 use super::page::Page;
+use scaler_core::page::NotMetrics;
 
 /// Fetches pages. A trait so that a scrape task can be driven through virtual time.
 pub trait Fetch: Clone + Send + Sync + 'static {
@@ -45,8 +46,8 @@ pub enum ScrapeError {
     TooLarge { limit: usize },
     #[error("the answer is not valid HTTP: {0}")]
     NotHttp(String),
-    #[error("the answer is not a metrics page")]
-    NotMetrics,
+    #[error("the answer is {0}")]
+    NotMetrics(NotMetrics),
 }
 
 /// How a scrape ended, as a closed set: the label of our own metrics.
@@ -106,7 +107,7 @@ impl From<&ScrapeError> for Outcome {
             ScrapeError::Redirect(_) => Self::Redirect,
             ScrapeError::TooLarge { .. } => Self::TooLarge,
             ScrapeError::NotHttp(_) => Self::NotHttp,
-            ScrapeError::NotMetrics => Self::NotMetrics,
+            ScrapeError::NotMetrics(_) => Self::NotMetrics,
         }
     }
 }

@@ -16,7 +16,10 @@ use scaler_core::{
         page_choice::{Answer, PageChoice, PageKind, Verdict},
         staleness::staleness_limit,
     },
-    page::{PageRead, Wanted, read_page, sample::PodSample},
+    page::{
+        NotMetrics, PageRead, Wanted, read_page,
+        sample::{Hints, PodSample},
+    },
     time::Moment,
 };
 
@@ -33,7 +36,7 @@ pub(super) struct Endpoint<F: Fetch> {
     connection: F::Connection,
     /// Of the last plain page: a filtered page that lacks a metric cannot tell what else
     /// there is.
-    similar: Vec<String>,
+    hints: Hints,
     health: Health,
 }
 
@@ -107,7 +110,7 @@ impl<F: Fetch> Endpoint<F> {
             urls: None,
             choice: PageChoice::default(),
             connection: F::Connection::default(),
-            similar: Vec::new(),
+            hints: Hints::default(),
             health,
         }
     }
@@ -126,7 +129,7 @@ impl<F: Fetch> Endpoint<F> {
         }
         if changed {
             self.choice.forget();
-            self.similar.clear();
+            self.hints.forget();
             if !self.health.served {
                 self.health.since = now;
             }
@@ -164,7 +167,10 @@ impl<F: Fetch> Endpoint<F> {
             match self.choice.answered(kind, answer) {
                 Verdict::TryPlain => kind = PageKind::Plain,
                 Verdict::Keep => {
-                    return result.map(|scraped| remember_similar(&mut self.similar, scraped, &plan.wanted));
+                    return result.map(|mut scraped| {
+                        self.hints.follow(scraped.page, &mut scraped.sample, &plan.wanted);
+                        scraped
+                    });
                 }
             }
         }
@@ -186,7 +192,7 @@ fn read(
             let bytes = body.len();
             let PageRead { sample, missing, rejected, is_metrics } = read_page(&body, wanted, page);
             if !is_metrics {
-                return (Answer::NoSuchPage, Err(ScrapeError::NotMetrics));
+                return (Answer::NoSuchPage, Err(ScrapeError::NotMetrics(NotMetrics::of(&body))));
             }
             let answer = Answer::Page { missing, engine: sample.engine };
             (answer, Ok(Scraped { sample, page, bytes, rejected }))
@@ -196,16 +202,6 @@ fn read(
         }
         Err(error) => (Answer::Failed, Err(error)),
     }
-}
-
-fn remember_similar(similar: &mut Vec<String>, mut scraped: Scraped, wanted: &Wanted) -> Scraped {
-    match scraped.page {
-        PageKind::Plain => similar.clone_from(&scraped.sample.similar),
-        PageKind::Filtered if similar.is_empty() => {}
-        PageKind::Filtered if wanted.missing(&scraped.sample).next().is_none() => similar.clear(),
-        PageKind::Filtered => scraped.sample.similar.clone_from(similar),
-    }
-    scraped
 }
 
 /// Whether the endpoint answers, and since when.

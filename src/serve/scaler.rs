@@ -16,9 +16,12 @@ use keda_proto::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef, external_scaler_server::ExternalScaler,
 };
-use scaler_core::decision::{
-    activation::Activity,
-    snapshot::{Snapshot, Unavailable},
+use scaler_core::{
+    decision::{
+        activation::Activity,
+        snapshot::{Snapshot, Unavailable},
+    },
+    names::MetricName,
 };
 
 /// The service. Cheap to clone.
@@ -51,7 +54,8 @@ impl Scaler {
     fn target(&self, object: &ScaledObjectRef, metric: &str) -> Result<Arc<Target>, Status> {
         // A name that the metadata gives anyway is no other target.
         let given = object.scaler_metadata.get("metricName").map(String::as_str);
-        let requested = Some(metric).filter(|name| !name.is_empty() && given != Some(*name));
+        let is_given = |name: &str| given.is_some_and(|given| MetricName::is_told_as(given, name));
+        let requested = Some(metric).filter(|name| !name.is_empty() && !is_given(name));
         let requested = requested.filter(|_| !is_policy(object));
         self.targets
             .find_or_register(&object.namespace, &object.name, &object.scaler_metadata, requested)

@@ -3,8 +3,7 @@
 //! ```text
 //! aggregator ─SourcePlan─► SourcePool ─► one task a source ─► Reader ─► SourceClient ─► page
 //! Prober ─────SourcePlan─►     │                               └─► Credentials ─► Kubernetes API
-//!                              ◄──── Directory (where Services answer) ◄── discovery
-//!                              ────► Wants (which Services matter) ──────► discovery
+//!                              ◄──── Directory (where each port answers) ◄── discovery
 //! ```
 //! Every reading, whoever wants it, goes through the same [`Reader`]: one place decides who is
 //! shown a token.
@@ -16,7 +15,6 @@ mod reader;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod wants;
 
 pub use self::{
     client::{Dial, SourceClient, SourceClientError, SourceFetch},
@@ -24,5 +22,4 @@ pub use self::{
     prober::{PROBE_INTERVAL, Prober},
     reader::{Memory, Reader},
     sources::{SourcePlan, SourcePool, SourceReport, TIMEOUT},
-    wants::Wants,
 };

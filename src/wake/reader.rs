@@ -128,7 +128,9 @@ fn fault(error: ScrapeError) -> Fault {
         }
         ScrapeError::Status(status) | ScrapeError::Redirect(status) => Fault::Status(status),
         ScrapeError::Certificate(problem) => Fault::Certificate(problem.into()),
-        ScrapeError::NotHttp(_) | ScrapeError::NotMetrics | ScrapeError::TooLarge { .. } => Fault::NoSignals,
+        ScrapeError::NotHttp(_) | ScrapeError::NotMetrics(_) | ScrapeError::TooLarge { .. } => {
+            Fault::NoSignals
+        }
         ScrapeError::TimedOut(_) | ScrapeError::Refused | ScrapeError::Connect(_) | ScrapeError::Broken => {
             Fault::Passing(error.to_string().into())
         }

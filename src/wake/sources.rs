@@ -1,7 +1,7 @@
 //! One task a source, shared by all who read it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,13 +18,14 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Memory, Reader, SourceClient, SourceFetch, Wants};
+use super::{Memory, Reader, SourceClient, SourceFetch};
+use crate::cluster::directory::{Directory, FollowedPort};
 use clock::Clock;
 use scaler_core::{
     endpoint::cadence::{Cadence, unit_fraction},
     page::picker::GatewaySample,
     time::Moment,
-    wake::{Directory, Fault, Missing, Place, Source, pace::Pace},
+    wake::{Fault, Missing, Place, Source, pace::Pace},
 };
 
 /// What is read of a source.
@@ -58,13 +59,12 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// ends all tasks.
 #[derive(Debug)]
 pub struct SourcePool<F = SourceClient> {
-    /// Whose readings these are, for the directory and for logs.
+    /// Whose readings these are, for logs.
     name: &'static str,
     reader: Reader<F>,
     clock: Clock,
     reports: mpsc::Sender<SourceReport>,
-    directory: watch::Receiver<Arc<Directory>>,
-    wants: Wants,
+    directory: Directory,
     pace: Pace,
     in_force: Arc<InForce>,
     running: HashMap<Source, Running>,
@@ -109,7 +109,7 @@ impl<F: SourceFetch> SourcePool<F> {
         name: &'static str,
         reader: Reader<F>,
         clock: Clock,
-        (directory, wants): (watch::Receiver<Arc<Directory>>, Wants),
+        directory: Directory,
         pace: Pace,
         exported: Gauge<f64, AtomicU64>,
         reports: mpsc::Sender<SourceReport>,
@@ -122,7 +122,6 @@ impl<F: SourceFetch> SourcePool<F> {
             clock,
             reports,
             directory,
-            wants,
             pace,
             in_force: Arc::new(in_force),
             running: HashMap::new(),
@@ -149,21 +148,14 @@ impl<F: SourceFetch> SourcePool<F> {
             (Some(running), None) => {
                 running.task.abort();
                 self.running.remove(source);
-                self.set_wants();
             }
             (None, Some(plan)) => {
                 let plan = watch::Sender::new(plan);
                 let task = self.start(source, plan.subscribe());
                 self.running.insert(source.clone(), Running { plan, task });
-                self.set_wants();
             }
         }
         self.keep_pace();
-    }
-
-    fn set_wants(&self) {
-        let services = self.running.keys().filter_map(Source::service).cloned();
-        self.wants.set(self.name, services.collect::<BTreeSet<_>>());
     }
 
     fn keep_pace(&self) {
@@ -214,7 +206,7 @@ impl<F: SourceFetch> SourcePool<F> {
             source: source.clone(),
             reader: self.reader.clone(),
             clock: self.clock,
-            directory: self.directory.clone(),
+            port: source.service().map(|port| self.directory.follow(port)),
             in_force: self.in_force.clone(),
             memory: Memory::default(),
             was_read: None,
@@ -236,7 +228,8 @@ struct Task<F: SourceFetch> {
     source: Source,
     reader: Reader<F>,
     clock: Clock,
-    directory: watch::Receiver<Arc<Directory>>,
+    /// Where it answers, unless that is an address of its own.
+    port: Option<FollowedPort>,
     in_force: Arc<InForce>,
     memory: Memory<F>,
     /// Whether the last reading went well; `None` before the first.
@@ -292,9 +285,9 @@ impl<F: SourceFetch> Task<F> {
     fn look_up(&mut self) -> Found {
         match &self.source.place {
             Place::Address(address) => Ok(*address),
-            Place::Service(service) => match self.directory.borrow_and_update().places.get(service) {
-                Some(Ok(address)) => Ok(*address),
-                Some(Err(missing)) => Err(Fault::Missing(*missing)),
+            Place::Service(_) => match self.port.as_mut().and_then(FollowedPort::find) {
+                Some(Ok(address)) => Ok(address),
+                Some(Err(missing)) => Err(Fault::Missing(missing)),
                 None => Err(Fault::NotLookedUp),
             },
         }
@@ -303,9 +296,9 @@ impl<F: SourceFetch> Task<F> {
     /// Resolves when the source is somewhere else than `before`.
     async fn moved(&mut self, before: &Found) {
         loop {
-            if self.directory.changed().await.is_err() {
-                // The process is going down, or there is no cluster to look things up in.
-                std::future::pending::<()>().await;
+            match &mut self.port {
+                Some(port) => port.moved().await,
+                None => std::future::pending().await,
             }
             if self.look_up() != *before {
                 return;

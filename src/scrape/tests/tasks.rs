@@ -375,3 +375,16 @@ async fn a_missing_metric_is_looked_for_once_and_keeps_its_suggestion() {
     }
     assert_eq!(bench.server.kinds(), [Filtered, Plain, Filtered, Filtered]);
 }
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_page_says_what_it_is() {
+    let mut bench = Bench::new(|_| Reply::Page("[]"));
+    bench.pool.apply(id("a"), standard());
+    let error = bench.report().await.outcome.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the answer is JSON, not a metrics page: TensorRT-LLM serve has its metrics page at /prometheus/metrics \
+         (metricPath)"
+    );
+    assert_eq!(bench.server.kinds(), [Filtered, Plain]);
+}

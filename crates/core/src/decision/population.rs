@@ -132,7 +132,10 @@ impl<'a> Population<'a> {
 /// which a histogram in which nothing ended is not: such a server is idle, or stuck.
 fn own_metric(rule: &Rule, pod: &Pod) -> Option<f64> {
     let level = |metric: &MetricName| match pod.latest()?.1.reading(metric)? {
-        Reading::Value(value) => Some(value.max(0.0)),
+        Reading::Value(value) => Some(value.max(0.0)).filter(|_| {
+            // What is no level shows no demand either.
+            pod.latest().is_some_and(|(_, sample)| sample.nature(metric).is_none())
+        }),
         Reading::Counter(_) | Reading::Histogram(_) => None,
     };
     let delta = |metric: &MetricName, span: Duration| {

@@ -1,5 +1,6 @@
-//! The readings of one decision: each metric of a trigger, read once over the replicas. The result holds plain values and no replica, so that
-//! whatever is made of it ([`super::aggregate`], [`super::policy`]) is a function of numbers.
+//! The readings of one decision: each metric of a trigger, read once over the replicas. The result
+//! holds plain values and no replica, so that whatever is made of it ([`super::aggregate`],
+//! [`super::policy`]) is a function of numbers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,7 +14,10 @@ use crate::{
     config::trigger::{Aggregation, PolicyKind, Rule, Trigger},
     endpoint::pod::{Pod, WindowKey},
     names::MetricName,
-    page::sample::{Histogram, Reading},
+    page::{
+        sample::{Histogram, Lack, Reading},
+        usage::{self, Misuse, Nature, Usage},
+    },
 };
 
 /// The share of its window that a rate needs to be known. The newest second alone would say
@@ -131,11 +135,8 @@ impl MetricReading {
 }
 
 pub(super) fn not_a_level(metric: &MetricName) -> Unavailable {
-    Unavailable::WrongKind {
-        metric: metric.clone(),
-        found: "a histogram",
-        needed: "a gauge or counter; use windowed-avg or quantile",
-    }
+    let (nature, usage) = (Nature::Histogram, Usage::Level);
+    Unavailable::Misused(Misuse { metric: metric.clone(), nature, usage })
 }
 
 fn not_a_counter(metric: &MetricName) -> Unavailable {
@@ -197,6 +198,10 @@ impl<'a> Reader<'_, 'a> {
         });
         let measured = if found.census.known == 0 && histograms > 0 {
             Err(not_a_level(metric))
+        } else if found.has_remarks {
+            self.check(metric, Usage::Level)
+                .and_then(|()| self.present(&found))
+                .map(|()| Measured::Level(level))
         } else {
             self.present(&found).map(|()| Measured::Level(level))
         };
@@ -219,7 +224,7 @@ impl<'a> Reader<'_, 'a> {
             let delta = pod.window(&key)?.delta()?;
             (delta.covered >= needs).then(|| delta.per_second())
         });
-        let measured = self.present(&present).and_then(|()| {
+        let measured = self.check(metric, Usage::Rate).and_then(|()| self.present(&present)).and_then(|()| {
             if present.census.known > 0 && counters == 0 {
                 return Err(not_a_counter(metric));
             }
@@ -266,15 +271,16 @@ impl<'a> Reader<'_, 'a> {
             window.warming_up |= delta.warming_up;
             Some(())
         });
-        let measured = self.present(&present).and_then(|()| {
-            if present.census.known > 0 && histograms == 0 {
-                return Err(not_a_histogram(metric));
-            }
-            if present.census.known > 0 && deltas.census.known == 0 {
-                return Err(Unavailable::WindowStarting { metric: metric.clone() });
-            }
-            Ok(Measured::Window(window))
-        });
+        let measured =
+            self.check(metric, Usage::Window).and_then(|()| self.present(&present)).and_then(|()| {
+                if present.census.known > 0 && histograms == 0 {
+                    return Err(not_a_histogram(metric));
+                }
+                if present.census.known > 0 && deltas.census.known == 0 {
+                    return Err(Unavailable::WindowStarting { metric: metric.clone() });
+                }
+                Ok(Measured::Window(window))
+            });
         self.reading(&deltas, measured)
     }
 
@@ -282,8 +288,9 @@ impl<'a> Reader<'_, 'a> {
     /// this metric.
     fn each(&self, metric: &MetricName, mut read: impl FnMut(&'a Pod) -> Option<()>) -> Found<'a> {
         let census = self.population.census;
-        let mut found = Found { metric: metric.clone(), census, lacking: Vec::new() };
+        let mut found = Found { metric: metric.clone(), census, has_remarks: false, lacking: Vec::new() };
         for pod in self.population.of(View::Known) {
+            found.has_remarks |= pod.latest().is_some_and(|(_, sample)| sample.remarks.is_some());
             if read(pod).is_none() {
                 found.census.known -= 1;
                 found.census.unknown += 1;
@@ -291,6 +298,13 @@ impl<'a> Reader<'_, 'a> {
             }
         }
         found
+    }
+
+    /// Fails where a page says that `metric` is nothing that can be read for `usage`.
+    fn check(&self, metric: &MetricName, usage: Usage) -> Result<(), Unavailable> {
+        let nature = self.population.of(View::Known).find_map(|pod| pod.latest()?.1.nature(metric));
+        let checked = nature.map_or(Ok(()), |nature| usage::check(metric, nature, usage));
+        checked.map_err(Unavailable::Misused)
     }
 
     fn reading(&self, found: &Found<'_>, measured: Result<Measured, Unavailable>) -> MetricReading {
@@ -311,8 +325,11 @@ impl<'a> Reader<'_, 'a> {
             return Ok(());
         }
         if known > 0 {
-            let (metric, similar) = (found.metric.clone(), found.similar());
-            return Err(Unavailable::MissingMetric { metric, similar });
+            let metric = found.metric.clone();
+            return Err(match found.lack() {
+                Some(lack) => Unavailable::Lacking { metric, lack },
+                None => Unavailable::MissingMetric { metric, similar: found.similar() },
+            });
         }
         if unknown > 0 {
             let reason = self.population.obstacle();
@@ -327,11 +344,18 @@ impl<'a> Reader<'_, 'a> {
 struct Found<'a> {
     metric: MetricName,
     census: Census,
+    /// Whether a page says more of some metric than its reading.
+    has_remarks: bool,
     /// Replicas that serve without it.
     lacking: Vec<&'a Pod>,
 }
 
 impl Found<'_> {
+    /// Why a page that has something of it gives no reading.
+    fn lack(&self) -> Option<Lack> {
+        self.lacking.iter().find_map(|pod| pod.latest()?.1.lack(&self.metric))
+    }
+
     /// Names on the pages of the replicas that lack it which resemble it, each once.
     fn similar(&self) -> Vec<String> {
         let mut similar: Vec<String> = Vec::new();

@@ -9,7 +9,13 @@ use std::{
 use thiserror::Error;
 
 use super::activation::{Activity, Cause, Demand};
-use crate::{decision::fill::Census, endpoint::pod::STALLED_AFTER, names::MetricName, time::Moment};
+use crate::{
+    decision::fill::Census,
+    endpoint::pod::STALLED_AFTER,
+    names::MetricName,
+    page::{sample::Lack, usage::Misuse},
+    time::Moment,
+};
 
 /// One decision about one target. Immutable; replaced whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -119,6 +125,10 @@ pub enum Unavailable {
     MostlyUnknown { unknown: u32, known: u32, reason: Option<Arc<str>> },
     #[error("no replica has the metric {metric}{}", DidYouMean(.similar))]
     MissingMetric { metric: MetricName, similar: Vec<String> },
+    #[error("{metric} can't be read: {lack}")]
+    Lacking { metric: MetricName, lack: Lack },
+    #[error("{0}")]
+    Misused(Misuse),
     #[error("{metric} is {found}, and the aggregation needs {needed}")]
     WrongKind { metric: MetricName, found: &'static str, needed: &'static str },
     #[error("the window of {metric} needs two samples and has fewer")]
@@ -193,6 +203,15 @@ impl Snapshot {
                 Unavailable::DemandUnknown { unknown: self.demand.unknown, replicas: self.census.replicas }
             }
         }
+    }
+
+    /// A metric of the trigger that is read as something that it is not.
+    #[must_use]
+    pub fn misuse(&self) -> Option<&Misuse> {
+        self.values.iter().find_map(|value| match value {
+            Err(Unavailable::Misused(misuse)) => Some(misuse),
+            _ => None,
+        })
     }
 
     /// The decision record: one sentence on the value and one on activation.

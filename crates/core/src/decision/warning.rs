@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::push::UNANSWERED;
-use crate::{config::go_duration, endpoint::pod::STALLED_AFTER, names::PodUid};
+use crate::{config::go_duration, endpoint::pod::STALLED_AFTER, names::PodUid, page::usage::Misuse};
 
 /// Something that is wrong with a target, and that waiting will not mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Trouble {
     WakeNotHonoured,
     /// Replicas were not up by their deadline, and are no longer waited for.
     ReplicaStuck(Stuck),
+    /// A page says that the trigger's metric is nothing that can be read so.
+    MetricMisused(Misuse),
     /// Engines answer, hold requests, and generate nothing.
     EngineStalled(Stalled),
 }
@@ -42,6 +44,7 @@ impl Trouble {
             Self::WakeNotHonoured => "WakeNotHonoured",
             Self::ReplicaStuck(_) => "ReplicaStuck",
             Self::EngineStalled(_) => "EngineStalled",
+            Self::MetricMisused(_) => "MetricMisused",
         }
     }
 }
@@ -57,6 +60,7 @@ impl fmt::Display for Trouble {
             ),
             Self::ReplicaStuck(stuck) => write!(f, "{stuck}"),
             Self::EngineStalled(stalled) => write!(f, "{stalled}"),
+            Self::MetricMisused(misuse) => write!(f, "{misuse}"),
         }
     }
 }

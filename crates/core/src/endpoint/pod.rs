@@ -83,8 +83,8 @@ pub struct Pod {
     page: Option<PageKind>,
     /// Why the newest scrape failed; `None` where it did not.
     last_error: Option<Arc<str>>,
-    /// Whether the newest answer had a family of a model server.
-    engine: bool,
+    /// What the page was that answered last, where it had no family of a model server.
+    no_engine: Option<Arc<str>>,
     tried: bool,
 }
 
@@ -101,7 +101,7 @@ impl Pod {
             windows: Vec::new(),
             page: None,
             last_error: None,
-            engine: false,
+            no_engine: None,
             tried: false,
         }
     }
@@ -133,7 +133,7 @@ impl Pod {
         self.tried = true;
         self.page = Some(page);
         self.last_error = None;
-        self.engine = sample.engine;
+        self.no_engine = sample.why_no_engine();
         self.download_remaining = sample.download_remaining;
         if !sample.engine {
             return;
@@ -230,9 +230,10 @@ impl Pod {
         self.page
     }
 
+    /// Why the newest answer gave no sample.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        self.last_error.as_deref()
+        self.last_error.as_deref().or(self.no_engine.as_deref())
     }
 
     /// What stands against reading it, as of its newest answer; `None` where nothing does.
@@ -242,8 +243,7 @@ impl Pod {
             (Some(error), _) => Some(error.clone()),
             (None, Some(left)) => Some(format!("downloading, {left:.0} s left").into()),
             (None, None) if !self.tried => Some("no answer yet".into()),
-            (None, None) if !self.engine => Some("its page has no family of a model server".into()),
-            (None, None) => None,
+            (None, None) => self.no_engine.clone(),
         }
     }
 

@@ -8,7 +8,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Named, ObjectName};
+use super::{ObjectName, collection::Object};
 
 /// The label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -149,15 +149,47 @@ impl ServiceObject {
     }
 }
 
-impl Named for ServiceObject {
-    fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+/// The ports of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: ObjectName,
+    /// By number, with their names; an empty name where there is only one.
+    pub ports: Vec<(u16, Arc<str>)>,
+}
+
+impl Object for Service {
+    type Raw = ServiceObject;
+    type Key = ObjectName;
+
+    fn read(raw: ServiceObject) -> Option<Self> {
+        let Metadata { namespace, name, .. } = &raw.metadata;
+        let name = ObjectName { namespace: namespace.clone(), name: name.clone() };
+        Some(Self { name, ports: raw.ports() })
+    }
+
+    fn keys(&self) -> Vec<ObjectName> {
+        vec![self.name.clone()]
     }
 }
 
-impl Named for EndpointSliceObject {
-    fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+/// The part of a Service's endpoints that one EndpointSlice holds: a dual-stack Service has one
+/// for each family, and a large one has several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSlice {
+    pub service: ObjectName,
+    pub slice: Slice,
+}
+
+impl Object for ServiceSlice {
+    type Raw = EndpointSliceObject;
+    type Key = ObjectName;
+
+    fn read(raw: EndpointSliceObject) -> Option<Self> {
+        Some(Self { service: raw.service()?, slice: raw.slice() })
+    }
+
+    fn keys(&self) -> Vec<ObjectName> {
+        vec![self.service.clone()]
     }
 }
 

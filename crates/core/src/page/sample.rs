@@ -110,17 +110,15 @@ impl PodSample {
             return None;
         }
         if let Some(left) = self.download_remaining {
-            return Some(format!("the model is being downloaded, {left:.0} s left").into());
+            return Some(format!("downloading, {left:.0} s left").into());
         }
-        let (families, more) = self.remarks.as_ref().map(|remarks| &remarks.families).cloned()?;
+        let remarks = self.remarks.as_ref();
+        let (families, more) = remarks.map(|remarks| remarks.families.clone()).unwrap_or_default();
         let mut text = if families.is_empty() {
-            "the page was read, and has no metric of a model server".to_owned()
+            "its page has no family of a model server".to_owned()
         } else {
             let and_more = if more > 0 { format!(" and {more} more") } else { String::new() };
-            format!(
-                "the page was read, and is of no known model server: it has {}{and_more}",
-                families.join(", ")
-            )
+            format!("its page is of no known model server: it has {}{and_more}", families.join(", "))
         };
         if !self.similar.is_empty() {
             text.push_str(&format!("; did you mean {}?", self.similar.join(" or ")));

@@ -129,13 +129,8 @@ impl Reading {
     }
 }
 
-/// Where Services answer and which pool is whose, as far as the cluster has been heard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Directory {
-    /// A port that is missing here has not been looked up yet.
-    pub places: BTreeMap<ServicePort, Result<SocketAddr, Missing>>,
-    pub pools: BTreeMap<InferenceSetKey, Arc<str>>,
-}
+/// Where a Service's port answers, or why it leads nowhere.
+pub type Found = Result<SocketAddr, Missing>;
 
 /// Why a Service's port leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -7,7 +7,7 @@
 //! max-replicas              whole number > 1                       from spec.nodeCountLimit
 //!
 //!   one metric (the older family)
-//! metricName                a metric's name                        vllm:num_requests_waiting
+//! metricName                name of a metric, labels if need be    vllm:num_requests_waiting
 //! threshold                 number > 0                             (required)
 //! aggregation               sum | rate                             sum
 //! metriccachewindow         duration, 1s..24h, for rate            5m
@@ -47,7 +47,7 @@ pub use decide::{Decision, Facts, Refusal, Replicas, ScalingSpec, Wake, decide, 
 pub use parse::{KEYS, parse};
 
 use super::trigger::{Policy, WakeSource};
-use crate::names::MetricName;
+use crate::{names::MetricName, page::Doubt};
 
 /// What stands before every annotation.
 pub const PREFIX: &str = "scaledobject.kaito.sh/";
@@ -168,6 +168,8 @@ pub enum Warning {
         floor: u32,
         why: String,
     },
+    #[error("{0}")]
+    Doubtful(Doubt),
 }
 
 impl Warning {
@@ -179,6 +181,7 @@ impl Warning {
             Self::Clamped { .. } => "AnnotationClamped",
             Self::MaxReplicasOutOfReach { .. } => "MaxReplicasOutOfReach",
             Self::NoWakeSource { .. } => "NoWakeSource",
+            Self::Doubtful(_) => "DoubtfulMetric",
         }
     }
 }

@@ -13,6 +13,7 @@ use crate::{
         yaml::YamlProblem,
     },
     names::MetricName,
+    page::{self, usage::Usage},
 };
 
 /// Every annotation, without what stands before it.
@@ -133,10 +134,13 @@ impl Reader<'_> {
         let rate = self.rate();
         let metric = match self.fields.text("metricName") {
             None => MetricName::parse("vllm:num_requests_waiting").ok(),
-            Some(_) => {
-                self.fields.read("metricName", MetricName::ALLOWED, |text| MetricName::parse(text).ok())
-            }
+            Some(_) => self.fields.parse("metricName", MetricName::parse),
         };
+        let usage = if rate.is_some() { Usage::Rate } else { Usage::Level };
+        let key = self.fields.full("metricName");
+        if let Some(problem) = metric.as_ref().and_then(|it| policy::misuse(it, usage, &key)) {
+            self.fields.note(problem);
+        }
         if self.fields.text("threshold").is_none() {
             // Which family was meant can't be known, so the message names both.
             let allowed = "a number above 0 (or else metrics a list of metrics)";
@@ -149,6 +153,7 @@ impl Reader<'_> {
         if let Some(problem) = policy::percent(&metric, threshold, &self.fields.full("threshold")) {
             self.fields.note(problem);
         }
+        self.warnings.extend(page::doubt(&metric, usage).map(Warning::Doubtful));
         Some(Metrics::Total { metric, threshold, rate })
     }
 
@@ -205,7 +210,11 @@ impl Reader<'_> {
             }
         };
         match policy::metrics(&list, &self.fields.full("metrics"), combine) {
-            Ok(metrics) => Some(Metrics::Policy(Policy { combine, metrics })),
+            Ok(metrics) => {
+                let policy = Policy { combine, metrics };
+                self.warnings.extend(policy.doubts().into_iter().map(Warning::Doubtful));
+                Some(Metrics::Policy(policy))
+            }
             Err(problems) => {
                 self.fields.note_all(problems);
                 None

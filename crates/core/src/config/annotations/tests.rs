@@ -508,3 +508,36 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_metric_that_is_doubtful_is_made_and_said() {
+    let said = |annotations: &[(&str, &str)]| warnings(annotations, &with_limit(10, Some(1))).1;
+    assert_eq!(said(&[]), []);
+    assert_eq!(
+        said(&[("metricName", "vllm:num_request_waiting")]),
+        [(
+            "DoubtfulMetric",
+            "vllm:num_request_waiting is no known metric of vLLM: did you mean vllm:num_requests_waiting?"
+                .to_owned()
+        )]
+    );
+    let list = "- {name: 'sglang:num_queue_req', type: gauge, upthreshold: 1, downthreshold: 0}";
+    let reasons: Vec<_> = said(&[("metrics", list)]).into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(reasons, ["AnnotationIgnored", "DoubtfulMetric"]);
+}
+
+#[test]
+fn labels_stand_in_annotations_as_in_triggers() {
+    let name = r#"vllm:num_requests_waiting_by_reason{reason="capacity"}"#;
+    let (spec, said) = warnings(&[("metricName", name)], &with_limit(10, Some(1)));
+    assert_eq!(said, []);
+    let metric = MetricName::parse(name).unwrap();
+    assert_eq!(
+        spec.annotations.metrics,
+        Metrics::Total { metric: metric.clone(), threshold: 10.0, rate: None }
+    );
+    let list = format!("- name: {name}\n  type: gauge\n  upthreshold: 5\n  downthreshold: 1\n");
+    let (spec, _) = warnings(&[("metrics", &list)], &with_limit(10, Some(1)));
+    let Metrics::Policy(policy) = spec.annotations.metrics else { panic!() };
+    assert_eq!(policy.metrics[0].name, metric);
+}

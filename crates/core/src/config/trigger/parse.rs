@@ -243,6 +243,11 @@ fn rule(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Rule>
         Word::Gate => Aggregation::Gate,
         Word::Policy => return None,
     };
+    if let Some((metric, usage)) = metric.as_ref().zip(aggregation.usage())
+        && let Some(problem) = policy::misuse(metric, usage, "metricName")
+    {
+        fields.note(problem);
+    }
     Some(Rule::Single { metric: metric?, threshold: threshold?, aggregation })
 }
 
@@ -282,13 +287,15 @@ fn note_short_windows(fields: &mut Fields<'_>, rule: &Rule, interval: Duration) 
 fn metric_name(fields: &mut Fields<'_>, requested: Option<&str>) -> Option<MetricName> {
     let Some(requested) = requested else {
         fields.required("metricName", "the name of a metric, such as vllm:num_requests_waiting")?;
-        return fields.read("metricName", MetricName::ALLOWED, |text| MetricName::parse(text).ok());
+        return fields.parse("metricName", MetricName::parse);
     };
-    let name = MetricName::parse(requested).ok();
-    if name.is_none() {
-        fields.note(Problem::invalid("the requested metricName", requested, MetricName::ALLOWED));
+    match MetricName::parse(requested) {
+        Ok(name) => Some(name),
+        Err(allowed) => {
+            fields.note(Problem::invalid("the requested metricName", requested, allowed.to_string()));
+            None
+        }
     }
-    name
 }
 
 /// The old scaler's generated triggers carry a threshold for `sum` alone: the others fed a

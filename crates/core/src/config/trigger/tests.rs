@@ -1,3 +1,5 @@
+mod metrics;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
@@ -115,11 +117,6 @@ fn each_aggregation_has_its_own_keys() {
     for (changes, expected) in [
         (vec![("aggregation", "sum")], Aggregation::Sum),
         (vec![("aggregation", "SUM")], Aggregation::Sum),
-        (vec![("aggregation", "rate")], Aggregation::Rate { window }),
-        (
-            vec![("aggregation", "Rate"), ("metricCacheWindow", "60"), ("holdWhileInFlight", "true")],
-            Aggregation::Rate { window: a_minute },
-        ),
         (vec![("aggregation", "service-avg")], Aggregation::ServiceAvg),
         (vec![("aggregation", "max")], Aggregation::Max),
         (vec![("aggregation", "gate")], Aggregation::Gate),
@@ -135,6 +132,17 @@ fn each_aggregation_has_its_own_keys() {
         ),
     ] {
         let rule = single("vllm:num_requests_waiting", 10.0, expected);
+        assert_eq!(with(&changes).map(|trigger| trigger.rule), Ok(rule), "{changes:?}");
+    }
+    let tokens = ("metricName", "vllm:generation_tokens_total");
+    for (changes, window) in [
+        (vec![tokens, ("aggregation", "rate")], window),
+        (
+            vec![tokens, ("aggregation", "Rate"), ("metricCacheWindow", "60"), ("holdWhileInFlight", "true")],
+            a_minute,
+        ),
+    ] {
+        let rule = single("vllm:generation_tokens_total", 10.0, Aggregation::Rate { window });
         assert_eq!(with(&changes).map(|trigger| trigger.rule), Ok(rule), "{changes:?}");
     }
 }
@@ -323,7 +331,8 @@ fn a_window_holds_two_scrapes() {
     for aggregation in ["rate", "windowed-avg", "quantile"] {
         let window = |window, interval| {
             let window = ("metricCacheWindow", window);
-            with(&[("aggregation", aggregation), window, ("scrapeInterval", interval)])
+            let metric = ("metricName", "my_metric");
+            with(&[metric, ("aggregation", aggregation), window, ("scrapeInterval", interval)])
         };
         assert_eq!(window("1s", "3s").unwrap_err().to_string(), refused("1s", "6s", "3s"));
         assert_eq!(window("1s", "").unwrap_err().to_string(), refused("1s", "2s", "1s"));
@@ -521,7 +530,7 @@ fn a_page_is_read_for_what_the_rule_needs() {
     let shapes = |trigger: Trigger| -> Vec<Shape> {
         trigger.wanted_metrics().into_iter().map(|wanted| wanted.shape).collect()
     };
-    let aggregation = |word| with(&[("aggregation", word)]).unwrap();
+    let aggregation = |word| with(&[("metricName", "my_metric"), ("aggregation", word)]).unwrap();
     assert_eq!(shapes(plain()), [Shape::Value]);
     assert_eq!(shapes(aggregation("max")), [Shape::Value]);
     assert_eq!(shapes(aggregation("rate")), [Shape::Counter]);

@@ -31,16 +31,14 @@ fn what_is_no_level_is_known_by_the_table() {
         ("vllm:engine_sleep_state", Some("is a state, 0 or 1")),
         (
             "vllm:time_to_first_token_seconds",
-            Some(
-                "is a histogram: it needs aggregation windowed-avg or quantile, in a list of metrics type histogram",
-            ),
+            Some("is a histogram: use windowed-avg or quantile (in a list of metrics type histogram)"),
         ),
         ("vllm:time_per_output_token_seconds", Some("is a histogram")),
         ("vllm:iteration_tokens_total", Some("is a histogram")),
         (
             "vllm:time_to_first_token_seconds_count",
             Some(
-                "is a part of a histogram, which only grows: name vllm:time_to_first_token_seconds, with aggregation",
+                "is a part of a histogram, which only grows: name vllm:time_to_first_token_seconds, with windowed-avg",
             ),
         ),
         ("ray_vllm_time_to_first_token_seconds_sum", Some("name ray_vllm_time_to_first_token_seconds, with")),
@@ -149,20 +147,20 @@ fn a_page_of_no_known_server_says_what_it_has() {
         (
             "num_requests_waiting{model=\"x\"} 8.0\nnpu_cache_usage_perc{model=\"x\"} 0.5\nnum_requests_running{model=\"x\"} 2\n",
             Some(
-                "the page was read, and is of no known model server: it has num_requests_waiting, \
+                "its page is of no known model server: it has num_requests_waiting, \
                  npu_cache_usage_perc, num_requests_running; did you mean num_requests_waiting?",
             ),
         ),
         (
             "# TYPE e2e_request_latency_seconds histogram\ne2e_request_latency_seconds_sum 3\n",
-            Some("the page was read, and is of no known model server: it has e2e_request_latency_seconds"),
+            Some("its page is of no known model server: it has e2e_request_latency_seconds"),
         ),
         (
             "a 1\nb 1\nc 1\nd 1\ne 1\nf 1\ng 1\npython_info 1\n",
-            Some("the page was read, and is of no known model server: it has a, b, c, d, e and 2 more"),
+            Some("its page is of no known model server: it has a, b, c, d, e and 2 more"),
         ),
-        ("python_info 1\n", Some("the page was read, and has no metric of a model server")),
-        ("kaito_model_download_remaining_seconds 42.4\n", Some("the model is being downloaded, 42 s left")),
+        ("python_info 1\n", Some("its page has no family of a model server")),
+        ("kaito_model_download_remaining_seconds 42.4\n", Some("downloading, 42 s left")),
         ("vllm:something 1\n", None),
     ] {
         // Of a page that is only about to be looked for: the running requests say nothing.

@@ -61,10 +61,15 @@ fn windows_add_up_what_each_replica_did() {
 
 #[test]
 fn a_sum_over_a_histogram_says_what_would_work() {
-    let sum = trigger(&[("metricName", "vllm:request_queue_time_seconds")]);
-    let pods = [queueing(0, &[(1, 5.0, 5.0)], 0.0)];
+    // Of vLLM's it is known when the trigger is read; of others it shows on the page.
+    let sum = trigger(&[("metricName", "my_queue_time_seconds")]);
+    let mut pod = queueing(0, &[(1, 5.0, 5.0)], 0.0);
+    let (at, sample) = pod.latest().unwrap();
+    let mut sample = sample.clone();
+    sample.readings[0].0 = metric("my_queue_time_seconds");
+    pod.sampled(at + Duration::from_millis(1), PageKind::Filtered, sample);
     let set = set(1);
-    let error = value(&decide(&sum, &observed(&set, &pods))).unwrap_err();
+    let error = value(&decide(&sum, &observed(&set, &[pod]))).unwrap_err();
     assert!(error.contains("use windowed-avg or quantile"), "{error}");
 }
 

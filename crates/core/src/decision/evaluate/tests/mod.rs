@@ -147,6 +147,7 @@ fn queueing_with(index: usize, samples: &[(u64, f64, f64)], demand: PodDemand) -
 mod demand;
 mod metrics;
 mod numbers;
+mod pages;
 mod rate;
 mod stalled;
 mod unknown;
