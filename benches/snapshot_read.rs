@@ -70,7 +70,7 @@ fn decide(target: &Target, pods: usize, clock: Clock) -> Snapshot {
         pod.endpoint.address = Some(([127, 0, 0, 1], 5000).into());
         let sample = PodSample {
             readings: vec![(metric.clone(), Reading::Value(1.0))],
-            demand: PodDemand { waiting: Some(1.0), running: Some(0.0), rejected_total: 0.0 },
+            demand: PodDemand { waiting: Some(1.0), running: Some(0.0) },
             engine: true,
             ..PodSample::default()
         };

@@ -272,6 +272,12 @@ impl Collector for TargetCollector {
             Some(f64::from(snapshot.stuck))
         });
         each!(
+            "stalled",
+            "Replicas that hold requests and have generated nothing for 5 minutes",
+            None,
+            |snapshot, _index| Some(f64::from(snapshot.stalled))
+        );
+        each!(
             "snapshot_age",
             "Time since the decision that is served",
             Some(&Unit::Seconds),

@@ -10,7 +10,7 @@ use scaler_core::{
         annotations,
         trigger::{self, Trigger},
     },
-    decision::warning::{Stuck, Trouble},
+    decision::warning::{Stalled, Stuck, Trouble},
     names::MetricName,
     page::usage::{Misuse, Nature, Usage},
 };
@@ -82,9 +82,10 @@ fn the_example_of_a_trigger_is_good() {
 fn every_event_on_a_scaled_object_has_its_row() {
     let page = page();
     let stuck = Stuck { pods: Vec::new(), not_created: 1, deadline: Duration::from_secs(900) };
+    let stalled = Trouble::EngineStalled(Stalled { pods: Vec::new() });
     let metric = MetricName::parse("my_total").unwrap();
-    let misuse = Misuse { metric, nature: Nature::Counter, usage: Usage::Level };
-    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck), Trouble::MetricMisused(misuse)] {
+    let misuse = Trouble::MetricMisused(Misuse { metric, nature: Nature::Counter, usage: Usage::Level });
+    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck), stalled, misuse] {
         let reason = trouble.reason();
         assert!(page.contains(&format!("\n| `{reason}` |")), "{reason} is not documented");
     }

@@ -246,9 +246,11 @@ fn grow(sample: &mut PodSample) {
 
     for (_, reading) in &mut sample.readings {
         if let Reading::Histogram(histogram) = reading {
-            histogram.count += 1.0;
-            histogram.sum += 0.5;
-            histogram.buckets.iter_mut().for_each(|(_, count)| *count += 1.0);
+            for series in &mut histogram.series {
+                series.count += 1.0;
+                series.sum += 0.5;
+                series.buckets.iter_mut().for_each(|count| *count += 1.0);
+            }
         }
     }
 }

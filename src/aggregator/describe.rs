@@ -116,11 +116,14 @@ impl<S> Aggregator<S> {
                 phase: pod.phase(now, staleness).as_str(),
                 value: match reading {
                     Some(sample::Reading::Value(value)) => Some(*value),
-                    Some(sample::Reading::Histogram(histogram)) if histogram.count > 0.0 => {
-                        Some(histogram.sum / histogram.count)
+                    Some(sample::Reading::Counter(counter)) => Some(counter.count()),
+                    Some(sample::Reading::Histogram(histogram)) => {
+                        let total = histogram.total();
+                        Some(total.sum / total.count)
                     }
-                    _ => None,
-                },
+                    None => None,
+                }
+                .filter(|value: &f64| value.is_finite()),
                 age_seconds: latest.map(|(at, _)| now.saturating_since(at).as_secs_f64()),
                 page: pod.page().map(scaler_core::endpoint::page_choice::PageKind::as_str),
                 last_error: pod.last_error().map(str::to_owned),

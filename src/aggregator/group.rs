@@ -9,13 +9,13 @@ use crate::{
     wake::SourcePlan,
 };
 use scaler_core::{
-    config::trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
+    config::trigger::{PageSource, Rule, Trigger},
     decision::{
         activation::Activation,
         evaluate::{self, Observed},
         push::{PushState, Wait},
         snapshot::{Snapshot, Unavailable},
-        warning::{ToldStuck, Trouble},
+        warning::{ToldPods, Trouble},
     },
     endpoint::{
         pod::{Phase, Pod, WindowKey},
@@ -25,7 +25,7 @@ use scaler_core::{
         model::{InferenceSet, Readiness},
         shortage::Shortage,
     },
-    names::{InferenceSetKey, PodUid},
+    names::{InferenceSetKey, MetricName, PodUid},
     page::{SharedWanted, Wanted, usage::Misuse},
     time::Moment,
     wake::Source,
@@ -59,7 +59,8 @@ struct Member {
     target: Arc<Target>,
     activation: Activation,
     wait: Wait,
-    told_stuck: ToldStuck,
+    told_stuck: ToldPods,
+    told_stalled: ToldPods,
     told_misuse: Option<Misuse>,
 }
 
@@ -156,7 +157,8 @@ impl Group {
             target,
             activation,
             wait: Wait::default(),
-            told_stuck: ToldStuck::default(),
+            told_stuck: ToldPods::default(),
+            told_stalled: ToldPods::default(),
             told_misuse: None,
         });
         self.want(shared, scraper);
@@ -345,8 +347,16 @@ impl Group {
                 member.told_stuck.clear();
             } else {
                 let stuck = evaluate::stuck(trigger, &observed, now);
-                if member.told_stuck.follow(&stuck) {
+                if member.told_stuck.follow_stuck(&stuck) {
                     evaluation.troubles.push((member.target.clone(), Trouble::ReplicaStuck(stuck)));
+                }
+            }
+            if snapshot.stalled == 0 {
+                member.told_stalled.clear();
+            } else {
+                let stalled = evaluate::stalled(trigger, &observed, now);
+                if member.told_stalled.follow_stalled(&stalled) {
+                    evaluation.troubles.push((member.target.clone(), Trouble::EngineStalled(stalled)));
                 }
             }
             if let Some(misuse) = snapshot.misuse()
@@ -399,22 +409,14 @@ impl Member {
 
 /// The windows that a trigger reads.
 fn windows(trigger: &Trigger) -> Vec<WindowKey> {
+    let key = |metric: &MetricName, window: Option<Duration>| {
+        window.map(|span| WindowKey { metric: metric.clone(), span })
+    };
     match &trigger.rule {
-        Rule::Single { metric, aggregation, .. } => match aggregation {
-            Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
-                vec![WindowKey { metric: metric.clone(), span: *window }]
-            }
-            Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max | Aggregation::Gate => vec![],
-        },
-        Rule::Policy(policy) => policy
-            .metrics
-            .iter()
-            .filter_map(|metric| match metric.kind {
-                PolicyKind::Histogram { window, .. } => {
-                    Some(WindowKey { metric: metric.name.clone(), span: window })
-                }
-                PolicyKind::Gauge => None,
-            })
-            .collect(),
+        Rule::Single { metric, aggregation, .. } => key(metric, aggregation.window()).into_iter().collect(),
+        Rule::Policy(policy) => {
+            let metrics = policy.metrics.iter();
+            metrics.filter_map(|metric| key(&metric.name, metric.kind.window())).collect()
+        }
     }
 }

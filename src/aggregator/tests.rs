@@ -153,7 +153,7 @@ impl Rig {
                 scaler_core::names::MetricName::parse("vllm:num_requests_waiting").unwrap(),
                 Reading::Value(waiting),
             )],
-            demand: PodDemand { waiting: Some(waiting), running: Some(0.0), rejected_total: 0.0 },
+            demand: PodDemand { waiting: Some(waiting), running: Some(0.0) },
             engine: true,
             ..PodSample::default()
         });

@@ -8,7 +8,7 @@ use super::{
     document::{Document, Fields, Metadata, Node},
 };
 use crate::{
-    config::trigger::{Aggregation, Rule, Trigger, unknown_keys},
+    config::trigger::{Rule, Trigger, unknown_keys},
     provision::TRIGGER_AUTHENTICATION,
 };
 
@@ -212,7 +212,10 @@ impl<'a> Object<'a> {
 /// Whether the value that KEDA gets is one that adds up over replicas, so that divided by
 /// their number it is what each has.
 fn adds_up(rule: &Rule) -> bool {
-    matches!(rule, Rule::Policy(_) | Rule::Single { aggregation: Aggregation::Sum, .. })
+    match rule {
+        Rule::Policy(_) => true,
+        Rule::Single { aggregation, .. } => aggregation.is_total(),
+    }
 }
 
 /// The metadata's texts; `None` where something is none, which the API server refuses.

@@ -168,7 +168,7 @@ spec:
 "#,
     );
     insta::assert_snapshot!(findings, @r"
-    line 8: problem: scaledobject.kaito.sh/metricName makes no sense here: vllm:generation_tokens_total is a counter, which only grows: that is no level to scale on
+    line 8: problem: scaledobject.kaito.sh/metricName makes no sense here: vllm:generation_tokens_total is a counter, which only grows: that is no level to scale on; use aggregation rate (in a list of metrics type counter)
     line 14: warning: vllm:num_request_waiting is no known metric of vLLM: did you mean vllm:num_requests_waiting?
     line 23: note: KEDA makes the HPA keda-hpa-old: 1 to 100 replicas, by s0-vllm:num_requests_swapped (10 per replica)
     line 34: warning: vLLM no longer has vllm:num_requests_swapped: there will be no value

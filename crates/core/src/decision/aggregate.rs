@@ -17,11 +17,11 @@ pub(super) fn single(
     reading: &MetricReading,
     readings: &Readings,
 ) -> Result<Value, Unavailable> {
-    if aggregation != Aggregation::Sum && readings.census.only_asleep() {
+    if !aggregation.is_total() && readings.census.only_asleep() {
         return all_asleep(target, readings.census);
     }
     match aggregation {
-        Aggregation::Sum => total(reading, target, hold_in_flight),
+        Aggregation::Sum | Aggregation::Rate { .. } => total(reading, target, hold_in_flight),
         Aggregation::ServiceAvg => mean(reading),
         Aggregation::Max => largest(reading),
         Aggregation::WindowedAvg { .. } => windowed(reading, None, &readings.demand),
@@ -53,7 +53,7 @@ pub(super) fn all_asleep(target: f64, census: Census) -> Result<Value, Unavailab
     Value::new(target * f64::from(census.replicas), Basis::AllAsleep)
 }
 
-/// The filled total of a gauge.
+/// The filled total of a gauge, or of how much a counter grows per second.
 pub(super) fn total(
     reading: &MetricReading,
     target: f64,
@@ -82,7 +82,7 @@ pub(super) fn as_total(
     Value::new(if capped { total.min(cap) } else { total }, mean.basis)
 }
 
-/// The mean of a gauge over the replicas that serve.
+/// The mean over the replicas that serve of a gauge, or of how much a counter grows per second.
 pub(super) fn mean(reading: &MetricReading) -> Result<Value, Unavailable> {
     let level = level(reading)?;
     representative(reading)?;

@@ -10,11 +10,11 @@ use super::{
     population::Population,
     readings::Readings,
     snapshot::{Snapshot, Unavailable, Value},
-    warning::Stuck,
+    warning::{Stalled, Stuck},
 };
 use crate::{
     config::trigger::{Aggregation, Rule, Trigger},
-    endpoint::pod::Phase,
+    endpoint::pod::{Phase, Pod},
     time::Moment,
 };
 
@@ -50,6 +50,7 @@ pub fn evaluate(
         replicas: Some(observed.set.replicas),
         census: readings.census,
         stuck: readings.absent,
+        stalled: readings.stalled,
         demand: readings.demand,
         activity,
         values,
@@ -87,6 +88,14 @@ pub fn stuck(trigger: &Trigger, observed: &Observed<'_>, now: Moment) -> Stuck {
     let counted = u32::try_from(pods.len()).unwrap_or(u32::MAX);
     let not_created = population.absent.saturating_sub(counted);
     Stuck { pods, not_created, deadline: trigger.in_flight_deadline }
+}
+
+/// The replicas that hold requests and generate nothing, as [`Snapshot::stalled`] counts them.
+#[must_use]
+pub fn stalled(trigger: &Trigger, observed: &Observed<'_>, now: Moment) -> Stalled {
+    let population = Population::count(trigger, observed, now);
+    let named = |pod: &Pod| (pod.endpoint.uid.clone(), pod.endpoint.pod.clone());
+    Stalled { pods: population.stalled().map(named).collect() }
 }
 
 /// One value for each metric spec of the trigger, in their order.

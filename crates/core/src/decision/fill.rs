@@ -1,7 +1,7 @@
 //! From what each replica says to one number: totals with the unknown filled in, means,
 //! quantiles. The rule throughout: unknown is never zero.
 
-use crate::page::sample::Histogram;
+use crate::{endpoint::window::Delta, page::sample::Histogram};
 
 /// What one replica counts as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,17 +115,17 @@ pub fn histogram_quantile(quantile: f64, histogram: &Histogram) -> Option<f64> {
 /// Adds `more` onto `sum`, for histograms of different replicas. Where their bounds differ
 /// (two versions during a rollout) only the bounds that both have are kept: a cumulative
 /// count is exact at each of its bounds.
-pub fn merge(sum: &mut Histogram, more: &Histogram) {
-    sum.count += more.count;
-    sum.sum += more.sum;
+pub fn merge(sum: &mut Histogram, more: &Delta<'_>) {
+    sum.count += more.count();
+    sum.sum += more.sum();
     if sum.buckets.is_empty() {
-        sum.buckets.clone_from(&more.buckets);
+        sum.buckets.extend(more.buckets());
         return;
     }
-    if more.buckets.is_empty() {
+    let mut theirs = more.buckets().peekable();
+    if theirs.peek().is_none() {
         return;
     }
-    let mut theirs = more.buckets.iter().peekable();
     sum.buckets.retain_mut(|(le, count)| {
         while theirs.next_if(|(other, _)| other.total_cmp(le).is_lt()).is_some() {}
         match theirs.peek() {
@@ -140,7 +140,10 @@ pub fn merge(sum: &mut Histogram, more: &Histogram) {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
+    use crate::{endpoint::window::Window, page::sample::Cumulative, time::Moment};
 
     fn census(replicas: u32, known: u32, unknown: u32, in_flight: u32) -> Census {
         Census { replicas, known, unknown, in_flight, asleep: 0 }
@@ -273,7 +276,12 @@ mod tests {
     fn histograms_of_two_versions_merge_on_their_common_bounds() {
         let inf = f64::INFINITY;
         let mut sum = buckets(&[(0.1, 1.0), (0.5, 2.0), (inf, 3.0)]);
-        merge(&mut sum, &buckets(&[(0.1, 10.0), (0.3, 15.0), (inf, 30.0)]));
+        let mut window = Window::new(Duration::from_secs(60));
+        let more = buckets(&[(0.1, 10.0), (0.3, 15.0), (inf, 30.0)]);
+        window.push(Moment::default(), &Cumulative::default());
+        window.push(Moment::default() + Duration::from_secs(1), &Cumulative::from(&more));
+        window.push(Moment::default() + Duration::from_secs(2), &Cumulative::from(&more));
+        merge(&mut sum, &window.delta().unwrap());
         assert_eq!(sum.buckets, vec![(0.1, 11.0), (inf, 33.0)]);
         assert_eq!(sum.count, 33.0);
     }

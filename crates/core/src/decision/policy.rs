@@ -94,7 +94,7 @@ fn direction(
 /// The mean of one metric over the replicas that serve, or its quantile.
 fn of(metric: &PolicyMetric, reading: &MetricReading, readings: &Readings) -> Result<Value, Unavailable> {
     match metric.kind {
-        PolicyKind::Gauge => mean(reading),
+        PolicyKind::Gauge | PolicyKind::Counter { .. } => mean(reading),
         PolicyKind::Histogram { quantile, .. } => windowed(reading, quantile, &readings.demand),
     }
 }
@@ -109,7 +109,12 @@ fn proportional(
     reading: &MetricReading,
     readings: &Readings,
 ) -> Result<Value, Unavailable> {
-    if metric.kind == PolicyKind::Gauge && page::adds_up(metric.name.as_str()) {
+    let adds_up = match metric.kind {
+        PolicyKind::Gauge => page::adds_up(metric.name.family()),
+        PolicyKind::Counter { .. } => true,
+        PolicyKind::Histogram { .. } => false,
+    };
+    if adds_up {
         return total(reading, metric.up_threshold, hold_in_flight);
     }
     if readings.census.only_asleep() {

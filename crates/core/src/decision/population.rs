@@ -80,6 +80,12 @@ impl<'a> Population<'a> {
         self.pods.iter().filter(move |(view, _)| *view == wanted).map(|(_, pod)| *pod)
     }
 
+    /// The replicas that hold requests and have generated nothing for long: stuck, though they
+    /// answer. Their requests are demand as before.
+    pub(super) fn stalled(&self) -> impl Iterator<Item = &'a Pod> {
+        self.of(View::Known).filter(|pod| pod.is_stalled())
+    }
+
     /// What the replicas and the gateway show of demand. A replica whose page does not say how
     /// many requests it holds shows it by the trigger's own metrics.
     pub(super) fn demand(&self, rule: &Rule, observed: &Observed<'_>) -> Demand {
@@ -130,16 +136,19 @@ fn own_metric(rule: &Rule, pod: &Pod) -> Option<f64> {
             // What is no level shows no demand either.
             pod.latest().is_some_and(|(_, sample)| sample.nature(metric).is_none())
         }),
-        Reading::Histogram(_) => None,
+        Reading::Counter(_) | Reading::Histogram(_) => None,
+    };
+    let delta = |metric: &MetricName, span: Duration| {
+        pod.window(&WindowKey { metric: metric.clone(), span })?.delta()
     };
     let ended = |metric: &MetricName, span: Duration| {
-        let key = WindowKey { metric: metric.clone(), span };
-        let ended = pod.window(&key)?.delta()?.increase.count;
-        (ended > 0.0).then_some(ended)
+        delta(metric, span).map(|delta| delta.count()).filter(|ended| *ended > 0.0)
     };
+    let rate = |metric: &MetricName, span: Duration| delta(metric, span).map(|delta| delta.per_second());
     match rule {
         Rule::Single { metric, aggregation, .. } => match *aggregation {
             Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max => level(metric),
+            Aggregation::Rate { window } => rate(metric, window),
             Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
                 ended(metric, window)
             }
@@ -150,6 +159,7 @@ fn own_metric(rule: &Rule, pod: &Pod) -> Option<f64> {
             .iter()
             .filter_map(|metric| match metric.kind {
                 PolicyKind::Gauge => level(&metric.name),
+                PolicyKind::Counter { window } => rate(&metric.name, window),
                 PolicyKind::Histogram { window, .. } => ended(&metric.name, window),
             })
             .reduce(|sum, more| sum + more),

@@ -1,5 +1,6 @@
-//! The readings of one decision: each metric of a trigger, read once over the replicas. The result holds plain values and no replica, so that
-//! whatever is made of it ([`super::aggregate`], [`super::policy`]) is a function of numbers.
+//! The readings of one decision: each metric of a trigger, read once over the replicas. The result
+//! holds plain values and no replica, so that whatever is made of it ([`super::aggregate`],
+//! [`super::policy`]) is a function of numbers.
 
 use std::{sync::Arc, time::Duration};
 
@@ -19,6 +20,10 @@ use crate::{
     },
 };
 
+/// The share of its window that a rate needs to be known. The newest second alone would say
+/// anything, and after a restart of ours the HPA would follow it.
+const LEAST_OF_A_RATE: f64 = 0.1;
+
 /// What one decision is made of.
 #[derive(Debug)]
 pub(super) struct Readings {
@@ -28,6 +33,8 @@ pub(super) struct Readings {
     /// `status.readyReplicas`.
     pub ready: u32,
     pub demand: Demand,
+    /// Replicas that hold requests and generate nothing.
+    pub stalled: u32,
     /// One for each metric of the trigger, in its order; none for a gate. An error where no
     /// replica is there to be read: then their states decide, whatever the metric.
     pub metrics: Result<Vec<MetricReading>, Settled>,
@@ -104,6 +111,7 @@ impl Readings {
             absent: population.absent,
             ready: observed.set.ready_replicas,
             demand: population.demand(&trigger.rule, observed),
+            stalled: u32::try_from(population.stalled().count()).unwrap_or(u32::MAX),
             metrics,
         }
     }
@@ -131,6 +139,14 @@ pub(super) fn not_a_level(metric: &MetricName) -> Unavailable {
     Unavailable::Misused(Misuse { metric: metric.clone(), nature, usage })
 }
 
+fn not_a_counter(metric: &MetricName) -> Unavailable {
+    Unavailable::WrongKind {
+        metric: metric.clone(),
+        found: "no counter",
+        needed: "a counter; use sum, service-avg or max for a gauge, windowed-avg or quantile for a histogram",
+    }
+}
+
 pub(super) fn not_a_histogram(metric: &MetricName) -> Unavailable {
     Unavailable::WrongKind {
         metric: metric.clone(),
@@ -152,6 +168,7 @@ impl<'a> Reader<'_, 'a> {
                 Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max => {
                     vec![self.level(metric)]
                 }
+                Aggregation::Rate { window } => vec![self.rate(metric, window)],
                 Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
                     vec![self.window(metric, window)]
                 }
@@ -161,6 +178,7 @@ impl<'a> Reader<'_, 'a> {
                 .iter()
                 .map(|metric| match metric.kind {
                     PolicyKind::Gauge => self.level(&metric.name),
+                    PolicyKind::Counter { window } => self.rate(&metric.name, window),
                     PolicyKind::Histogram { window, .. } => self.window(&metric.name, window),
                 })
                 .collect(),
@@ -172,6 +190,7 @@ impl<'a> Reader<'_, 'a> {
         let mut histograms = 0_u32;
         let (found, level) = self.levels(metric, |pod| match pod.latest()?.1.reading(metric)? {
             Reading::Value(value) => Some(*value),
+            Reading::Counter(counter) => Some(counter.count()),
             Reading::Histogram(_) => {
                 histograms += 1;
                 None
@@ -186,6 +205,34 @@ impl<'a> Reader<'_, 'a> {
         } else {
             self.present(&found).map(|()| Measured::Level(level))
         };
+        self.reading(&found, measured)
+    }
+
+    /// How much a counter grows per second.
+    fn rate(&self, metric: &MetricName, span: Duration) -> MetricReading {
+        let present = self.each(metric, |pod| pod.latest()?.1.reading(metric).map(drop));
+        let mut counters = 0_u32;
+        let needs = span.mul_f64(LEAST_OF_A_RATE);
+        let key = WindowKey { metric: metric.clone(), span };
+        let (found, level) = self.levels(metric, |pod| {
+            let Reading::Counter(_) = pod.latest()?.1.reading(metric)? else { return None };
+            counters += 1;
+            // What a stuck engine no longer does says nothing of what it is asked for.
+            if pod.is_stalled() {
+                return None;
+            }
+            let delta = pod.window(&key)?.delta()?;
+            (delta.covered >= needs).then(|| delta.per_second())
+        });
+        let measured = self.check(metric, Usage::Rate).and_then(|()| self.present(&present)).and_then(|()| {
+            if present.census.known > 0 && counters == 0 {
+                return Err(not_a_counter(metric));
+            }
+            if present.census.known > 0 && found.census.known == 0 {
+                return Err(Unavailable::RateStarting { metric: metric.clone(), needs });
+            }
+            Ok(Measured::Level(level))
+        });
         self.reading(&found, measured)
     }
 
@@ -218,8 +265,8 @@ impl<'a> Reader<'_, 'a> {
         let mut window = Window::default();
         let deltas = self.each(metric, |pod| {
             let delta = pod.window(&key)?.delta()?;
-            window.silent += u32::from(delta.increase.count <= 0.0 && !pod.tells_demand());
-            merge(&mut window.increase, &delta.increase);
+            window.silent += u32::from(delta.count() <= 0.0 && !pod.tells_demand());
+            merge(&mut window.increase, &delta);
             window.covered = window.covered.min(delta.covered);
             window.warming_up |= delta.warming_up;
             Some(())

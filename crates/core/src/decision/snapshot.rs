@@ -11,6 +11,7 @@ use thiserror::Error;
 use super::activation::{Activity, Cause, Demand};
 use crate::{
     decision::fill::Census,
+    endpoint::pod::STALLED_AFTER,
     names::MetricName,
     page::{sample::Lack, usage::Misuse},
     time::Moment,
@@ -25,6 +26,9 @@ pub struct Snapshot {
     pub census: Census,
     /// Replicas that were not up by their deadline, and count as absent.
     pub stuck: u32,
+    /// Replicas that hold requests and have generated nothing for
+    /// [`STALLED_AFTER`](crate::endpoint::pod::STALLED_AFTER). They count as before.
+    pub stalled: u32,
     pub demand: Demand,
     pub activity: Activity,
     /// One for each metric spec of the trigger, in their order.
@@ -129,6 +133,8 @@ pub enum Unavailable {
     WrongKind { metric: MetricName, found: &'static str, needed: &'static str },
     #[error("the window of {metric} needs two samples and has fewer")]
     WindowStarting { metric: MetricName },
+    #[error("the rate of {metric} is known after {} s, a part of its window", .needs.as_secs_f64())]
+    RateStarting { metric: MetricName, needs: Duration },
     /// `requests`: how many are held, where that is known.
     #[error("no request ended within the window of {metric}, and {} held", AreHeld(.requests))]
     NothingEnded { metric: MetricName, requests: Option<f64> },
@@ -179,6 +185,7 @@ impl Snapshot {
             replicas: None,
             census: Census::default(),
             stuck: 0,
+            stalled: 0,
             demand: Demand::default(),
             activity: Activity::Unknown,
             values: vec![Err(why.clone()); specs],
@@ -219,6 +226,15 @@ impl Snapshot {
                 Ok(value) => text.push_str(&value.basis.describe(value.number, self.census)),
                 Err(unavailable) => text.push_str(&unavailable.to_string()),
             }
+        }
+        if self.stalled > 0 {
+            let minutes = STALLED_AFTER.as_secs() / 60;
+            // Writing to a String cannot fail.
+            let _ = write!(
+                text,
+                "; {} replicas hold requests and generated nothing for {minutes} m",
+                self.stalled
+            );
         }
         text.push_str("; ");
         text.push_str(&self.describe_activity());

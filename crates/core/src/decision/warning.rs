@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::push::UNANSWERED;
-use crate::{config::go_duration, names::PodUid, page::usage::Misuse};
+use crate::{config::go_duration, endpoint::pod::STALLED_AFTER, names::PodUid, page::usage::Misuse};
 
 /// Something that is wrong with a target, and that waiting will not mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -15,6 +15,15 @@ pub enum Trouble {
     ReplicaStuck(Stuck),
     /// A page says that the trigger's metric is nothing that can be read so.
     MetricMisused(Misuse),
+    /// Engines answer, hold requests, and generate nothing.
+    EngineStalled(Stalled),
+}
+
+/// Replicas that hold requests and have generated nothing for [`STALLED_AFTER`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Stalled {
+    /// Each with its name.
+    pub pods: Vec<(PodUid, Arc<str>)>,
 }
 
 /// Replicas that were not up by their deadline.
@@ -34,6 +43,7 @@ impl Trouble {
         match self {
             Self::WakeNotHonoured => "WakeNotHonoured",
             Self::ReplicaStuck(_) => "ReplicaStuck",
+            Self::EngineStalled(_) => "EngineStalled",
             Self::MetricMisused(_) => "MetricMisused",
         }
     }
@@ -49,18 +59,32 @@ impl fmt::Display for Trouble {
                 UNANSWERED.as_secs()
             ),
             Self::ReplicaStuck(stuck) => write!(f, "{stuck}"),
+            Self::EngineStalled(stalled) => write!(f, "{stalled}"),
             Self::MetricMisused(misuse) => write!(f, "{misuse}"),
         }
     }
+}
+
+impl fmt::Display for Stalled {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "requests held, nothing generated for {}: ", go_duration::format(STALLED_AFTER))?;
+        write_pods(f, &self.pods)?;
+        f.write_str("; the engine answers, and is stuck. Its requests count as demand as before")
+    }
+}
+
+fn write_pods(f: &mut fmt::Formatter<'_>, pods: &[(PodUid, Arc<str>)]) -> fmt::Result {
+    for (index, (_, pod)) in pods.iter().enumerate() {
+        write!(f, "{}pod {pod}", if index > 0 { ", " } else { "" })?;
+    }
+    Ok(())
 }
 
 impl fmt::Display for Stuck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let deadline = go_duration::format(self.deadline);
         write!(f, "not up within {deadline} (inFlightDeadline), and no longer waited for: ")?;
-        for (index, (_, pod)) in self.pods.iter().enumerate() {
-            write!(f, "{}pod {pod}", if index > 0 { ", " } else { "" })?;
-        }
+        write_pods(f, &self.pods)?;
         let and = if self.pods.is_empty() { "" } else { ", and " };
         match self.not_created {
             0 => Ok(()),
@@ -70,24 +94,33 @@ impl fmt::Display for Stuck {
     }
 }
 
-/// Which stuck replicas were told of. One for each target.
+/// Which replicas somebody was told of as stuck, or as stalled. One of each for each target.
 #[derive(Clone, Debug, Default)]
-pub struct ToldStuck {
+pub struct ToldPods {
     pods: BTreeSet<PodUid>,
     not_created: u32,
 }
 
-impl ToldStuck {
-    /// Takes in who is stuck at present. True where somebody is who was not before.
-    pub fn follow(&mut self, stuck: &Stuck) -> bool {
-        let news = stuck.not_created > self.not_created
-            || stuck.pods.iter().any(|(uid, _)| !self.pods.contains(uid));
-        self.pods = stuck.pods.iter().map(|(uid, _)| uid.clone()).collect();
+impl ToldPods {
+    /// Takes in which replicas are stuck at present. True where one is that was not before.
+    pub fn follow_stuck(&mut self, stuck: &Stuck) -> bool {
+        let more = stuck.not_created > self.not_created;
         self.not_created = stuck.not_created;
+        self.follow(&stuck.pods) || more
+    }
+
+    /// Takes in which replicas are stalled at present. True where one is that was not before.
+    pub fn follow_stalled(&mut self, stalled: &Stalled) -> bool {
+        self.follow(&stalled.pods)
+    }
+
+    fn follow(&mut self, pods: &[(PodUid, Arc<str>)]) -> bool {
+        let news = pods.iter().any(|(uid, _)| !self.pods.contains(uid));
+        self.pods = pods.iter().map(|(uid, _)| uid.clone()).collect();
         news
     }
 
-    /// Nobody is stuck.
+    /// There are none.
     pub fn clear(&mut self) {
         self.pods.clear();
         self.not_created = 0;
@@ -116,8 +149,18 @@ mod tests {
     }
 
     #[test]
+    fn who_is_stalled_is_named() {
+        let trouble = Trouble::EngineStalled(Stalled { pods: stuck(&["a", "b"], 0).pods });
+        assert_eq!(
+            trouble.to_string(),
+            "requests held, nothing generated for 5m: pod a, pod b; the engine answers, and is stuck. Its requests \
+             count as demand as before"
+        );
+    }
+
+    #[test]
     fn each_is_told_of_once() {
-        let mut told = ToldStuck::default();
+        let mut told = ToldPods::default();
         for (pods, not_created, news) in [
             (&["a"][..], 0, true),
             (&["a"], 0, false),
@@ -127,9 +170,13 @@ mod tests {
             (&["b"], 1, false),
             (&["a"], 1, true),
         ] {
-            assert_eq!(told.follow(&stuck(pods, not_created)), news, "{pods:?} {not_created}");
+            assert_eq!(told.follow_stuck(&stuck(pods, not_created)), news, "{pods:?} {not_created}");
         }
         told.clear();
-        assert!(told.follow(&stuck(&[], 1)));
+        assert!(told.follow_stuck(&stuck(&[], 1)));
+        let mut told = ToldPods::default();
+        for (pods, news) in [(&["a"][..], true), (&["a"], false), (&["a", "b"], true), (&["b"], false)] {
+            assert_eq!(told.follow_stalled(&Stalled { pods: stuck(pods, 0).pods }), news, "{pods:?}");
+        }
     }
 }

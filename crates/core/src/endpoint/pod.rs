@@ -6,9 +6,12 @@ use super::{page_choice::PageKind, window::Window};
 use crate::{
     fleet::model::{Endpoint, Readiness},
     names::MetricName,
-    page::sample::{Histogram, PodSample, Reading},
+    page::sample::{PodDemand, PodSample, Reading},
     time::Moment,
 };
+
+/// After how long an engine that holds requests and generates nothing counts as stalled.
+pub const STALLED_AFTER: Duration = Duration::from_secs(300);
 
 /// Over how long refused requests count as demand.
 pub const REJECTION_SPAN: Duration = Duration::from_secs(30);
@@ -71,6 +74,9 @@ pub struct Pod {
     speaks_for: Duration,
     /// Seconds until KAITO has the model, from a page without an engine.
     download_remaining: Option<f64>,
+    /// Since when the engine has held requests at every sample without reading or generating a
+    /// token, and how many tokens it had counted; `None` where it has not.
+    quiet: Option<(Moment, f64)>,
     rejections: Window,
     windows: Vec<(WindowKey, Window)>,
     /// Which page the newest answer came from.
@@ -90,6 +96,7 @@ impl Pod {
             latest: None,
             speaks_for: Duration::ZERO,
             download_remaining: None,
+            quiet: None,
             rejections: Window::new(REJECTION_SPAN),
             windows: Vec::new(),
             page: None,
@@ -131,14 +138,30 @@ impl Pod {
         if !sample.engine {
             return;
         }
-        let rejected = Histogram { count: sample.demand.rejected_total, ..Histogram::default() };
-        self.rejections.push(at, &rejected);
+        self.quiet = self.quiet_since(at, &sample);
+        self.rejections.push(at, &sample.rejected);
         for (key, window) in &mut self.windows {
-            if let Some(Reading::Histogram(histogram)) = sample.reading(&key.metric) {
-                window.push(at, histogram);
+            if let Some(Reading::Counter(page) | Reading::Histogram(page)) = sample.reading(&key.metric) {
+                window.push(at, page);
             }
         }
         self.latest = Some((at, sample));
+    }
+
+    fn quiet_since(&self, at: Moment, sample: &PodSample) -> Option<(Moment, f64)> {
+        let PodDemand { waiting, running } = sample.demand;
+        let held = waiting.unwrap_or(0.0) + running.unwrap_or(0.0);
+        // A page without these counters cannot tell, and an engine that sleeps is not stuck.
+        let tokens = sample.tokens.filter(|_| held > 0.0 && sample.awake != Some(false))?;
+        Some(self.quiet.filter(|(_, before)| *before == tokens).unwrap_or((at, tokens)))
+    }
+
+    /// Whether the engine holds requests and has generated nothing for [`STALLED_AFTER`], as of
+    /// its newest good sample.
+    #[must_use]
+    pub fn is_stalled(&self) -> bool {
+        let latest = self.latest.as_ref().zip(self.quiet);
+        latest.is_some_and(|((at, _), (since, _))| at.saturating_since(since) >= STALLED_AFTER)
     }
 
     /// Takes in that a scrape failed, and why.
@@ -187,7 +210,7 @@ impl Pod {
     /// Requests refused over [`REJECTION_SPAN`].
     #[must_use]
     pub fn rejections(&self) -> f64 {
-        self.rejections.delta().map_or(0.0, |delta| delta.increase.count)
+        self.rejections.delta().map_or(0.0, |delta| delta.count())
     }
 
     /// What was read so far was not asked for everything.

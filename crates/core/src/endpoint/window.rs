@@ -1,11 +1,15 @@
 //! What a cumulative counter or histogram did over the last while, for one endpoint.
 //!
-//! Deltas are taken per endpoint and only then added up: a difference of totals over a
-//! changing set of pods would read a removed pod as work undone.
+//! Increases are taken for each series of each endpoint, and only then added up: a difference of
+//! totals over changing series, or over a changing set of pods, would read one that is gone as
+//! work undone, and the lifetime of one that stayed as work just done.
 
 use std::{collections::VecDeque, time::Duration};
 
-use crate::{page::sample::Histogram, time::Moment};
+use crate::{
+    page::sample::{Cumulative, Histogram, Series},
+    time::Moment,
+};
 
 /// Slots that a window's span is divided into. The window's start is known to 1/32 of its
 /// span, and its memory does not depend on the scrape interval.
@@ -14,25 +18,38 @@ const SLOTS: u32 = 32;
 /// Share of the span that a window must cover before it no longer counts as warming up.
 const WARM_SHARE: f64 = 0.8;
 
-/// A sliding window over one endpoint's histogram (or counter: a histogram without buckets
-/// whose `count` is the counter).
+/// Series that are remembered at most, those included that are no longer on the page.
+const KEPT: usize = 2 * Cumulative::MOST_SERIES;
+
+/// A sliding window over one endpoint's histogram or counter.
 #[derive(Clone, Debug)]
 pub struct Window {
     span: Duration,
-    /// Oldest first; each holds the cumulative value at the slot's last sample, corrected
-    /// for resets, so that it never falls.
-    slots: VecDeque<(Moment, Histogram)>,
-    /// What was counted before the last reset.
-    base: Histogram,
-    last_raw: Histogram,
+    bounds: Vec<f64>,
+    /// Oldest first; each holds what was added up until the slot's last sample.
+    slots: VecDeque<(Moment, Sums)>,
+    /// All increases since the first sample; it never falls.
+    total: Sums,
+    /// The newest value of each series, in rising order of their ids. Those that are no longer on
+    /// the page are kept: they may come back as they were.
+    last: Vec<Series>,
+}
+
+/// Increases, added up.
+#[derive(Clone, Debug, Default)]
+struct Sums {
+    count: f64,
+    sum: f64,
+    /// One for each bound of the window; none where the bounds were others.
+    buckets: Vec<f64>,
 }
 
 /// What a window saw.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Delta {
-    /// Observations, their sum and the buckets over the time covered. The buckets are
-    /// cumulative over bounds, as on a page.
-    pub increase: Histogram,
+#[derive(Clone, Copy, Debug)]
+pub struct Delta<'a> {
+    bounds: &'a [f64],
+    oldest: &'a Sums,
+    newest: &'a Sums,
     /// The time between the two samples that were compared, above zero.
     pub covered: Duration,
     /// Less than 80% of the span is covered yet.
@@ -42,7 +59,7 @@ pub struct Delta {
 impl Window {
     #[must_use]
     pub fn new(span: Duration) -> Self {
-        Self { span, slots: VecDeque::new(), base: Histogram::default(), last_raw: Histogram::default() }
+        Self { span, bounds: Vec::new(), slots: VecDeque::new(), total: Sums::default(), last: Vec::new() }
     }
 
     #[must_use]
@@ -50,17 +67,16 @@ impl Window {
         self.span
     }
 
-    /// Takes in the cumulative value `raw` as read at `at`. Samples must come in order; one
-    /// that is not newer than the last is dropped.
-    pub fn push(&mut self, at: Moment, raw: &Histogram) {
+    /// Takes in what a page that was read at `at` has. Samples must come in order; one that is
+    /// not newer than the last is dropped.
+    pub fn push(&mut self, at: Moment, page: &Cumulative) {
         if self.slots.back().is_some_and(|(last, _)| *last >= at) {
             return;
         }
-        if is_reset(&self.last_raw, raw) {
-            self.base = plus(&self.base, &self.last_raw);
+        if !page.series.is_empty() {
+            self.follow_bounds(&page.bounds);
         }
-        self.last_raw.clone_from(raw);
-        let corrected = plus(&self.base, raw);
+        self.follow_series(&page.series);
 
         // The newest slot moves along with the newest sample until it is one slot's width
         // past the one before it; so the newest sample is always there.
@@ -68,10 +84,11 @@ impl Window {
         let slots = self.slots.len();
         let replaces_newest =
             slots >= 2 && self.slots[slots - 1].0.saturating_since(self.slots[slots - 2].0) < width;
-        if replaces_newest {
-            self.slots.pop_back();
-        }
-        self.slots.push_back((at, corrected));
+        // Its memory is used again.
+        let replaced = if replaces_newest { self.slots.pop_back() } else { None };
+        let mut sums = replaced.map_or_else(Sums::default, |(_, sums)| sums);
+        sums.set(&self.total);
+        self.slots.push_back((at, sums));
         while self.slots.len() > 2 && at.saturating_since(self.slots[0].0) > self.span {
             self.slots.pop_front();
         }
@@ -81,152 +98,132 @@ impl Window {
         }
     }
 
+    /// A server that is another version may have other bounds: of these nothing is known yet,
+    /// unless there was no series before.
+    fn follow_bounds(&mut self, bounds: &[f64]) {
+        let same = self.bounds.len() == bounds.len()
+            && self.bounds.iter().zip(bounds).all(|(x, y)| x.total_cmp(y).is_eq());
+        if same {
+            return;
+        }
+        self.bounds = bounds.to_vec();
+        let before = if self.last.is_empty() { bounds.len() } else { 0 };
+        for (_, sums) in &mut self.slots {
+            sums.buckets = vec![0.0; before];
+        }
+        for series in &mut self.last {
+            series.buckets = Vec::new();
+        }
+        self.total.buckets = vec![0.0; bounds.len()];
+    }
+
+    /// Adds up the increases of all series since the last page.
+    fn follow_series(&mut self, series: &[Series]) {
+        // Before the first page nothing is known of what they counted.
+        let first = self.slots.is_empty();
+        let mut place = 0;
+        for now in series {
+            while self.last.get(place).is_some_and(|before| before.id < now.id) {
+                place += 1;
+            }
+            match self.last.get_mut(place) {
+                Some(before) if before.id == now.id => {
+                    self.total.add_increase(before, now);
+                    (before.count, before.sum) = (now.count, now.sum);
+                    before.buckets.clone_from(&now.buckets);
+                }
+                _ => {
+                    // It was not there a page ago, so it began at 0 since then.
+                    if !first {
+                        self.total.add(now);
+                    }
+                    self.last.insert(place, now.clone());
+                }
+            }
+        }
+        if self.last.len() > KEPT {
+            self.last.retain(|kept| series.binary_search_by_key(&kept.id, |now| now.id).is_ok());
+        }
+    }
+
     /// The change over the window, or `None` before there are two samples.
     #[must_use]
-    pub fn delta(&self) -> Option<Delta> {
+    pub fn delta(&self) -> Option<Delta<'_>> {
         let (from, oldest) = self.slots.front()?;
         let (to, newest) = self.slots.back()?;
         if self.slots.len() < 2 {
             return None;
         }
         let covered = to.saturating_since(*from);
-        Some(Delta {
-            increase: minus(newest, oldest),
-            covered,
-            warming_up: covered.as_secs_f64() < self.span.as_secs_f64() * WARM_SHARE,
-        })
+        let warming_up = covered.as_secs_f64() < self.span.as_secs_f64() * WARM_SHARE;
+        // Of other bounds nothing can be said before there are two samples with these.
+        let known = oldest.buckets.len() == self.bounds.len();
+        let bounds = if known { &self.bounds[..] } else { &[] };
+        Some(Delta { bounds, oldest, newest, covered, warming_up })
     }
 }
 
-/// A cumulative value that falls means that the server started anew.
-fn is_reset(before: &Histogram, now: &Histogram) -> bool {
-    now.count < before.count || now.sum < before.sum
+impl Sums {
+    fn set(&mut self, to: &Self) {
+        (self.count, self.sum) = (to.count, to.sum);
+        self.buckets.clone_from(&to.buckets);
+    }
+
+    fn add(&mut self, series: &Series) {
+        self.count += series.count.max(0.0);
+        self.sum += series.sum.max(0.0);
+        for (sum, bucket) in self.buckets.iter_mut().zip(&series.buckets) {
+            *sum += bucket.max(0.0);
+        }
+    }
+
+    fn add_increase(&mut self, before: &Series, now: &Series) {
+        // A cumulative value that falls means that the server, or this part of it, started anew.
+        if now.count < before.count || now.sum < before.sum {
+            return self.add(now);
+        }
+        self.count += now.count - before.count;
+        self.sum += now.sum - before.sum;
+        if before.buckets.len() == now.buckets.len() {
+            let pairs = before.buckets.iter().zip(&now.buckets);
+            for (sum, (before, now)) in self.buckets.iter_mut().zip(pairs) {
+                *sum += (now - before).max(0.0);
+            }
+        }
+    }
 }
 
-fn plus(a: &Histogram, b: &Histogram) -> Histogram {
-    combine(a, b, |x, y| x + y)
-}
+impl Delta<'_> {
+    /// What a counter counted, or the observations of a histogram.
+    #[must_use]
+    pub fn count(&self) -> f64 {
+        self.newest.count - self.oldest.count
+    }
 
-fn minus(a: &Histogram, b: &Histogram) -> Histogram {
-    combine(a, b, |x, y| (x - y).max(0.0))
-}
+    /// The sum of what a histogram observed.
+    #[must_use]
+    pub fn sum(&self) -> f64 {
+        self.newest.sum - self.oldest.sum
+    }
 
-/// Combines two histograms bound by bound. Where the bounds differ (a server restarted as
-/// another version) the right side's buckets are left out: `count` and `sum` still hold.
-fn combine(a: &Histogram, b: &Histogram, op: impl Fn(f64, f64) -> f64) -> Histogram {
-    let buckets = if a.buckets.is_empty() {
-        b.buckets.iter().map(|&(le, n)| (le, op(0.0, n))).collect()
-    } else if same_bounds(a, b) {
-        a.buckets.iter().zip(&b.buckets).map(|(&(le, x), &(_, y))| (le, op(x, y))).collect()
-    } else {
-        a.buckets.clone()
-    };
-    Histogram { count: op(a.count, b.count), sum: op(a.sum, b.sum), buckets }
-}
+    /// Upper bounds, in rising order, each with the observations at or below it.
+    pub fn buckets(&self) -> impl Iterator<Item = (f64, f64)> {
+        let pairs = self.newest.buckets.iter().zip(&self.oldest.buckets);
+        self.bounds.iter().zip(pairs).map(|(bound, (newest, oldest))| (*bound, newest - oldest))
+    }
 
-fn same_bounds(a: &Histogram, b: &Histogram) -> bool {
-    a.buckets.len() == b.buckets.len()
-        && a.buckets.iter().zip(&b.buckets).all(|(x, y)| x.0.total_cmp(&y.0).is_eq())
+    /// What a counter counted in each second.
+    #[must_use]
+    pub fn per_second(&self) -> f64 {
+        self.count() / self.covered.as_secs_f64()
+    }
+
+    /// All of it as a histogram.
+    #[must_use]
+    pub fn increase(&self) -> Histogram {
+        Histogram { count: self.count(), sum: self.sum(), buckets: self.buckets().collect() }
+    }
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    fn at(seconds: u64) -> Moment {
-        Moment::from_unix(Duration::from_secs(1_000 + seconds))
-    }
-
-    fn counted(count: f64, sum: f64) -> Histogram {
-        Histogram { count, sum, buckets: vec![] }
-    }
-
-    fn window(span: u64, samples: &[(u64, f64, f64)]) -> Window {
-        let mut window = Window::new(Duration::from_secs(span));
-        for &(when, count, sum) in samples {
-            window.push(at(when), &counted(count, sum));
-        }
-        window
-    }
-
-    #[test]
-    fn one_sample_is_no_delta() {
-        assert_eq!(window(60, &[]).delta(), None);
-        assert_eq!(window(60, &[(0, 5.0, 5.0)]).delta(), None);
-    }
-
-    #[test]
-    fn two_samples_answer_and_say_that_they_warm_up() {
-        let delta = window(60, &[(0, 5.0, 10.0), (1, 8.0, 25.0)]).delta().unwrap();
-        assert_eq!(delta.increase, counted(3.0, 15.0));
-        assert!(delta.warming_up);
-        assert_eq!(delta.covered, Duration::from_secs(1));
-    }
-
-    #[test]
-    fn a_full_window_forgets_what_is_older_than_its_span() {
-        let samples: Vec<_> = (0..200).map(|s: u32| (u64::from(s), f64::from(s), f64::from(2 * s))).collect();
-        let delta = window(60, &samples).delta().unwrap();
-        assert!(!delta.warming_up);
-        let covered = delta.covered.as_secs_f64();
-        assert!((57.0..=60.0).contains(&covered), "{covered}");
-        assert!((delta.increase.count - covered).abs() < 1e-9);
-    }
-
-    #[test]
-    fn a_reset_is_no_negative_work() {
-        // 10 → 14, restart, 0 → 3: four and three more.
-        let delta = window(60, &[(0, 10.0, 10.0), (1, 14.0, 14.0), (2, 0.0, 0.0), (3, 3.0, 3.0)]).delta();
-        assert_eq!(delta.unwrap().increase, counted(7.0, 7.0));
-    }
-
-    #[test]
-    fn samples_out_of_order_are_dropped() {
-        let delta = window(60, &[(5, 10.0, 10.0), (7, 12.0, 12.0), (6, 99.0, 99.0), (7, 99.0, 99.0)]).delta();
-        assert_eq!(delta.unwrap().increase, counted(2.0, 2.0));
-    }
-
-    #[test]
-    fn a_long_silence_does_not_stretch_the_window() {
-        assert_eq!(window(60, &[(0, 10.0, 10.0), (1_000, 500.0, 500.0)]).delta(), None);
-    }
-
-    #[test]
-    fn buckets_are_differenced_bound_by_bound() {
-        let page = |counts: [f64; 3]| Histogram {
-            count: counts[2],
-            sum: counts[2],
-            buckets: [0.1, 1.0, f64::INFINITY].into_iter().zip(counts).collect(),
-        };
-        let mut window = Window::new(Duration::from_secs(60));
-        window.push(at(0), &page([1.0, 2.0, 3.0]));
-        window.push(at(1), &page([2.0, 5.0, 9.0]));
-        let buckets = window.delta().unwrap().increase.buckets;
-        assert_eq!(buckets, vec![(0.1, 1.0), (1.0, 3.0), (f64::INFINITY, 6.0)]);
-    }
-
-    proptest! {
-        /// Against a naive sum over every sample, for runs shorter than the span.
-        #[test]
-        fn agrees_with_a_naive_sum_of_increases(
-            steps in proptest::collection::vec((1_u64..5, 0_u32..50), 2..80),
-        ) {
-            let mut window = Window::new(Duration::from_secs(1_000));
-            let (mut now, mut naive, mut last) = (0, 0_u32, None);
-            for (gap, raw) in steps {
-                now += gap;
-                window.push(at(now), &counted(f64::from(raw), 0.0));
-                naive += match last {
-                    None => 0,
-                    Some(last) if raw < last => raw,
-                    Some(last) => raw - last,
-                };
-                last = Some(raw);
-            }
-            prop_assert_eq!(window.delta().unwrap().increase.count, f64::from(naive));
-            prop_assert!(window.slots.len() <= SLOTS as usize + 3);
-        }
-    }
-}
+mod tests;

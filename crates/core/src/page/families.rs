@@ -133,6 +133,8 @@ pub enum Concept {
     KvUsage,
     /// One series per sleep state; 1 where the engine is in it.
     SleepState,
+    /// Tokens that were read or generated, cumulative: it moves while an engine works.
+    Progress,
     /// Requests refused, cumulative.
     Rejections,
     /// Seconds until the model is downloaded; negative where unknown.

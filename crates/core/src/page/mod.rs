@@ -10,6 +10,7 @@ pub mod picker;
 mod read;
 pub mod sample;
 pub mod scan;
+mod series;
 mod similar;
 mod table;
 mod tally;

@@ -5,7 +5,8 @@ use std::{collections::HashMap, fmt};
 use super::{
     super::exposition::{self, Kind, LabelText, Line},
     families::engine_of,
-    sample::{Histogram, Lack, PodDemand, PodSample, Reading},
+    sample::{Cumulative, Lack, PodDemand, PodSample, Reading, Series},
+    series::fixed_hash,
     similar::families_of,
     tally::{Tallies, Tally},
     usage::Nature,
@@ -51,6 +52,8 @@ pub fn read_page(page: &[u8], wanted: &Wanted, kind: PageKind) -> PageRead {
     let mut sample = PodSample {
         readings: Vec::with_capacity(wanted.asked.len()),
         demand: reader.demand(),
+        tokens: reader.tokens(),
+        rejected: reader.rejected(),
         awake,
         download_remaining: reader.first(&wanted.demand.download_remaining).filter(|left| *left >= 0.0),
         engine: reader.shows_engine(),
@@ -159,14 +162,15 @@ fn read_types<'w>(
     missing.retain(|asked| {
         let Some(kind) = kinds.next().flatten() else { return true };
         let reading = match kind {
+            Kind::Counter if asked.counter => Reading::Counter(Cumulative::default()),
             Kind::Counter if asked.value => Reading::Value(0.0),
-            Kind::Histogram if asked.histogram => Reading::Histogram(Histogram::default()),
+            Kind::Histogram if asked.histogram => Reading::Histogram(Cumulative::default()),
             _ => {
                 let name = asked.name.family();
                 let known = sample.nature(&asked.name).is_some();
                 match Nature::declared(name, name, kind).filter(|_| !known) {
                     // As what it is asked for there is none, and there will not be.
-                    Some(nature) if asked.histogram || nature != Nature::Gauge => {
+                    Some(nature) if asked.histogram || asked.counter || nature != Nature::Gauge => {
                         sample.remarks_mut().natures.push((asked.name.clone(), nature));
                     }
                     _ if known => {}
@@ -224,6 +228,13 @@ impl Reader<'_> {
                     Err(lack) => return Found::Unknown(lack),
                 }
             }
+            if asked.counter {
+                match tally.counter() {
+                    Ok(Some(counter)) => return Found::Reading(Reading::Counter(counter)),
+                    Ok(None) => {}
+                    Err(lack) => return Found::Unknown(lack),
+                }
+            }
             if asked.value && tally.number().is_some() {
                 return self.value(*index).map_or_else(
                     || Found::Unknown(tally.lack().unwrap_or(Lack::NotANumber)),
@@ -249,9 +260,10 @@ impl Reader<'_> {
         }
         let tally = self.tallies.get(index)?;
         // Samples of a histogram's parts alone are as good as its TYPE.
-        let parts_alone = asked.value && tally.number().is_none() && tally.sum.is_some();
+        let is_number = asked.value || asked.counter;
+        let parts_alone = is_number && tally.number().is_none() && tally.has_parts;
         let nature = tally.nature.or(parts_alone.then_some(Nature::Histogram))?;
-        (nature != Nature::Gauge || asked.histogram).then_some(nature)
+        (nature != Nature::Gauge || asked.histogram || asked.counter).then_some(nature)
     }
 
     fn demand(&self) -> PodDemand {
@@ -267,11 +279,24 @@ impl Reader<'_> {
             let held = self.first(&families.held);
             held.zip(waiting).map(|(held, waiting)| (held - waiting).max(0.0))
         };
-        PodDemand {
-            waiting,
-            running,
-            rejected_total: families.rejections.iter().filter_map(|index| self.value(*index)).sum(),
+        PodDemand { waiting, running }
+    }
+
+    fn tokens(&self) -> Option<f64> {
+        let counters = self.wanted.demand.progress.iter();
+        counters.filter_map(|index| self.value(*index)).reduce(|sum, more| sum + more)
+    }
+
+    fn rejected(&self) -> Cumulative {
+        let mut series = Vec::new();
+        for index in &self.wanted.demand.rejections {
+            let Some(tally) = self.tallies.get(*index) else { continue };
+            // Series of two families may have the same labels. The index is no part of the number:
+            // it changes with what else is wanted.
+            let family = fixed_hash(&self.wanted.families[*index].name);
+            series.extend(tally.known_counts().map(|one| Series { id: one.id.wrapping_add(family), ..one }));
         }
+        Cumulative::new(Vec::new(), series)
     }
 
     /// The value of the first family of `indices` that the page has.

@@ -13,6 +13,12 @@ pub struct PodSample {
     /// is missing, which is not the same as 0.
     pub readings: Vec<(MetricName, Reading)>,
     pub demand: PodDemand,
+    /// Tokens read and generated since the server started, over all its series; `None` where the
+    /// page does not say. It moves while an engine works.
+    pub tokens: Option<f64>,
+    /// Requests refused since the server started, series by series (KAITO's rate limit and vLLM's
+    /// admission control). A counter that has no series yet is 0.
+    pub rejected: Cumulative,
     /// `Some(false)` while the engine sleeps (`vllm:engine_sleep_state`).
     pub awake: Option<bool>,
     /// Seconds until KAITO has downloaded the model, where it says so.
@@ -51,6 +57,7 @@ pub enum Lack {
     /// It has series, and none with the labels that are asked for.
     OtherLabels,
     TooManyBounds,
+    /// More than are told apart.
     TooManySeries,
 }
 
@@ -70,7 +77,7 @@ impl fmt::Display for Lack {
             Self::TooManyBounds => {
                 write!(f, "its buckets have more than {} different bounds", Self::MOST_BOUNDS)
             }
-            Self::TooManySeries => f.write_str("it has too many series to look at the labels of each"),
+            Self::TooManySeries => f.write_str("it has too many series to tell them apart"),
         }
     }
 }
@@ -176,20 +183,91 @@ pub struct PodDemand {
     pub waiting: Option<f64>,
     /// Requests that the engine works on, summed over engines.
     pub running: Option<f64>,
-    /// Requests refused since the server started (KAITO's rate limit and vLLM's admission
-    /// control), a cumulative count. A counter that has no series yet is 0.
-    pub rejected_total: f64,
 }
 
-/// The value of one family on one page, its series merged.
+/// The value of one family on one page.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reading {
-    /// A gauge, counter or untyped family; finite.
+    /// A gauge, counter or untyped family, its series merged; finite.
     Value(f64),
-    Histogram(Histogram),
+    Counter(Cumulative),
+    Histogram(Cumulative),
 }
 
-/// A cumulative histogram, merged over label sets.
+/// A counter or a histogram on one page, series by series.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Cumulative {
+    /// The upper bounds of the buckets, in rising order, the last one +Inf. Empty for a counter,
+    /// and where buckets were not asked for.
+    pub bounds: Vec<f64>,
+    /// In rising order of their ids. None where nothing has happened yet.
+    pub series: Vec<Series>,
+}
+
+/// One series (label set) of a [`Cumulative`].
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Series {
+    /// Made of its labels.
+    pub id: u64,
+    /// What a counter counts, or the observations of a histogram; finite.
+    pub count: f64,
+    /// The sum of what a histogram observed, in the family's unit.
+    pub sum: f64,
+    /// For each bound the number of observations at or below it.
+    pub buckets: Vec<f64>,
+}
+
+impl Cumulative {
+    /// The most series of one family that are told apart; with more it has no reading.
+    pub const MOST_SERIES: usize = 256;
+    /// The most buckets of one family, over all its series.
+    pub const MOST_BUCKETS: usize = 8_192;
+
+    #[must_use]
+    pub(super) fn new(bounds: Vec<f64>, mut series: Vec<Series>) -> Self {
+        series.sort_unstable_by_key(|series| series.id);
+        Self { bounds, series }
+    }
+
+    /// A counter without labels.
+    #[must_use]
+    pub fn of_count(count: f64) -> Self {
+        Self { bounds: Vec::new(), series: vec![Series { count, ..Series::default() }] }
+    }
+
+    /// Its series added up.
+    #[must_use]
+    pub fn total(&self) -> Histogram {
+        let mut total = Histogram {
+            count: self.count(),
+            sum: self.series.iter().map(|series| series.sum).sum(),
+            buckets: self.bounds.iter().map(|bound| (*bound, 0.0)).collect(),
+        };
+        for series in &self.series {
+            for ((_, total), count) in total.buckets.iter_mut().zip(&series.buckets) {
+                *total += count;
+            }
+        }
+        total
+    }
+
+    /// What its series count, added up.
+    #[must_use]
+    pub fn count(&self) -> f64 {
+        self.series.iter().map(|series| series.count).sum()
+    }
+}
+
+impl From<&Histogram> for Cumulative {
+    /// A histogram without labels.
+    fn from(histogram: &Histogram) -> Self {
+        let (bounds, buckets) = histogram.buckets.iter().copied().unzip();
+        let series = Series { id: 0, count: histogram.count, sum: histogram.sum, buckets };
+        Self { bounds, series: vec![series] }
+    }
+}
+
+/// A cumulative histogram, added up over label sets, or what it observed within a time.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Histogram {
     /// Observations so far.

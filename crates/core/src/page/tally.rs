@@ -8,7 +8,8 @@ use std::{
 use super::{
     super::exposition::{LabelText, Labels, Part, Selected},
     families::{Merge, Overlap},
-    sample::{Histogram, Lack},
+    sample::{Cumulative, Lack, Series},
+    series::{SeriesTally, larger},
     usage::Nature,
     wanted::WantedFamily,
 };
@@ -35,13 +36,10 @@ pub(super) struct Tally {
     value: Option<f64>,
     /// Of samples called `x_total`.
     total: Option<f64>,
-    pub(super) sum: Option<f64>,
-    count: Option<f64>,
-    /// Upper bound and count, in rising order.
-    buckets: Vec<(f64, f64)>,
-    /// Where in `buckets` the next one is expected: label sets print the same bounds in the
-    /// same order.
-    next_bucket: usize,
+    /// There are sums, counts or buckets: parts of a histogram.
+    pub(super) has_parts: bool,
+    /// Of a cumulative family: its series.
+    series: Option<Box<SeriesTally>>,
     /// Where series count the same requests: each of those that might.
     overlapping: Option<Box<Overlapping>>,
     /// Why the rest does not count.
@@ -96,8 +94,16 @@ impl Tallies {
                 return;
             }
         }
+        let left = &mut self.label_bytes_left;
+        if family.cumulative {
+            if !take_from(left, labels.byte_len() + 1) {
+                tally.lack = Some(Lack::TooManySeries);
+                return;
+            }
+            let series = tally.series.get_or_insert_default();
+            series.add(selected, family.overlap, family.buckets);
+        }
         if let (Some(overlap), Part::Value | Part::Total) = (family.overlap, selected.part) {
-            let left = &mut self.label_bytes_left;
             if !take_from(left, labels.byte_len() + 1) || !tally.add_overlapping(selected, overlap, hasher) {
                 tally.lack = Some(Lack::TooManySeries);
             }
@@ -127,9 +133,10 @@ impl Tally {
         let into = match selected.part {
             Part::Value => &mut self.value,
             Part::Total => &mut self.total,
-            Part::Sum => &mut self.sum,
-            Part::Count => &mut self.count,
-            Part::Bucket => return self.add_bucket(selected),
+            Part::Sum | Part::Count | Part::Bucket => {
+                self.has_parts = true;
+                return;
+            }
         };
         *into = Some(match *into {
             None => value,
@@ -138,35 +145,6 @@ impl Tally {
                 Merge::Max => larger(before, value),
             },
         });
-    }
-
-    fn add_bucket(&mut self, selected: &Selected<'_>) {
-        let Some(bound) = selected.sample.labels.get("le").and_then(LabelText::to_f64) else { return };
-        if bound.is_nan() {
-            return;
-        }
-        // Both zeros are one bound.
-        let bound = bound + 0.0;
-        let expected =
-            self.buckets.get(self.next_bucket).is_some_and(|(known, _)| known.total_cmp(&bound).is_eq());
-        let index = if expected {
-            self.next_bucket
-        } else {
-            steps::take(self.buckets.len().max(1).ilog2() as usize + 1);
-            match self.buckets.binary_search_by(|(known, _)| known.total_cmp(&bound)) {
-                Ok(index) => index,
-                Err(_) if self.buckets.len() >= Lack::MOST_BOUNDS => {
-                    self.lack = Some(Lack::TooManyBounds);
-                    return;
-                }
-                Err(index) => {
-                    self.buckets.insert(index, (bound, 0.0));
-                    index
-                }
-            }
-        };
-        self.buckets[index].1 += selected.sample.value;
-        self.next_bucket = if index + 1 == self.buckets.len() { 0 } else { index + 1 };
     }
 
     fn add_overlapping(&mut self, selected: &Selected<'_>, overlap: &Overlap, hasher: &RandomState) -> bool {
@@ -180,7 +158,7 @@ impl Tally {
 
     /// Whether it has samples that are asked for.
     pub(super) fn seen(&self) -> bool {
-        self.number().is_some() || self.sum.is_some() || !self.buckets.is_empty()
+        self.number().is_some() || self.has_parts
     }
 
     /// Why it has no reading, though there are samples.
@@ -204,41 +182,40 @@ impl Tally {
     }
 
     /// `Ok(None)` where it is no histogram, or not all of one that is asked for.
-    pub(super) fn histogram(&self, buckets: bool) -> Result<Option<Histogram>, Lack> {
-        if let Some(lack @ (Lack::TooManyBounds | Lack::TooManySeries)) = self.lack
-            && (buckets || lack == Lack::TooManySeries)
-        {
-            return Err(lack);
-        }
-        let (Some(sum), Some(count)) = (self.sum, self.count) else { return Ok(None) };
-        if buckets && self.buckets.is_empty() {
-            return Ok(None);
-        }
-        if !sum.is_finite() || !count.is_finite() || self.buckets.iter().any(|(_, n)| !n.is_finite()) {
-            return Err(Lack::NotANumber);
-        }
-        let mut bounds = if buckets { self.buckets.clone() } else { Vec::new() };
-        if bounds.last().is_some_and(|(bound, _)| *bound != f64::INFINITY) {
-            bounds.push((f64::INFINITY, count));
-        }
-        Ok(Some(Histogram { count, sum, buckets: bounds }))
+    pub(super) fn histogram(&self, buckets: bool) -> Result<Option<Cumulative>, Lack> {
+        self.cumulative(|series| series.histogram(buckets))
     }
-}
 
-/// The larger of two; unknown where one of them is, which `f64::max` would forget.
-fn larger(a: f64, b: f64) -> f64 {
-    if a.is_finite() && b.is_finite() { a.max(b) } else { f64::NAN }
+    /// `Ok(None)` where it is no counter.
+    pub(super) fn counter(&self) -> Result<Option<Cumulative>, Lack> {
+        self.cumulative(SeriesTally::counter)
+    }
+
+    fn cumulative(
+        &self,
+        read: impl FnOnce(&SeriesTally) -> Result<Option<Cumulative>, Lack>,
+    ) -> Result<Option<Cumulative>, Lack> {
+        if self.lack == Some(Lack::TooManySeries) {
+            return Err(Lack::TooManySeries);
+        }
+        self.series.as_deref().map_or(Ok(None), read)
+    }
+
+    /// The series that count something, as far as they are known.
+    pub(super) fn known_counts(&self) -> impl Iterator<Item = Series> {
+        self.series.iter().flat_map(|series| series.known_counts())
+    }
 }
 
 /// Series of which some count the same requests, as an [`Overlap`] says.
 #[derive(Debug, Default)]
 struct Overlapping {
     /// The largest of the series that say the same, by the number of what tells them apart.
-    largest: HashMap<u64, Series>,
+    largest: HashMap<u64, One>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Series {
+struct One {
     /// The number of the labels without those of the overlap.
     group: u64,
     /// The label that totals leave empty is empty.
@@ -254,7 +231,7 @@ impl Overlapping {
         let is_plain = selected.part == Part::Value;
         let (group, part) = numbers(selected.sample.labels, overlap, hasher);
         let is_total = part.is_none();
-        let series = Series { group, is_total, is_plain, value: selected.sample.value };
+        let series = One { group, is_total, is_plain, value: selected.sample.value };
         let number = group ^ part.unwrap_or(0).rotate_left(32) ^ u64::from(is_plain);
         if self.largest.len() >= Lack::MOST_SERIES && !self.largest.contains_key(&number) {
             return false;

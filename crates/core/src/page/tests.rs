@@ -1,6 +1,7 @@
 mod bounds;
 mod labels;
 mod meaning;
+mod series;
 
 use std::sync::Arc;
 
@@ -36,6 +37,14 @@ fn reading(page: &str, metric: &str) -> Option<f64> {
         Some(Reading::Value(value)) => Some(*value),
         Some(other) => panic!("{other:?}"),
         None => None,
+    }
+}
+
+/// The histogram that `metric` is on a page, its series added up.
+fn total(read: &PageRead, metric: &str) -> Histogram {
+    match read.sample.reading(&name(metric)) {
+        Some(Reading::Histogram(histogram)) => histogram.total(),
+        other => panic!("{other:?}"),
     }
 }
 
@@ -127,8 +136,9 @@ fn the_query_names_samples_and_only_of_the_engines_asked_for() {
     assert_eq!(
         query(&[value("vllm:kv_cache_usage_perc")]),
         "kaito_ratelimit_rejected_total&vllm:admission_rejections_total&vllm:engine_sleep_state\
-         &vllm:gpu_cache_usage_perc&vllm:kv_cache_usage_perc&vllm:num_requests_running\
-         &vllm:num_requests_waiting&vllm:num_requests_waiting_by_reason"
+         &vllm:generation_tokens_total&vllm:gpu_cache_usage_perc&vllm:kv_cache_usage_perc\
+         &vllm:num_requests_running&vllm:num_requests_waiting&vllm:num_requests_waiting_by_reason\
+         &vllm:prompt_tokens_total"
     );
     let always = query(&[]);
     let added = |metrics: &[WantedMetric]| -> Vec<String> {
@@ -143,13 +153,14 @@ fn the_query_names_samples_and_only_of_the_engines_asked_for() {
         added(&[histogram("vllm:time_to_first_token_seconds", false)]),
         ["_count", "_sum"].map(|s| format!("vllm:time_to_first_token_seconds{s}"))
     );
-    assert_eq!(added(&[value("vllm:prompt_tokens")]), ["vllm:prompt_tokens_total"]);
-    assert_eq!(added(&[value("vllm:prompt_tokens_total")]), ["vllm:prompt_tokens_total"]);
+    assert_eq!(added(&[value("vllm:request_success")]), ["vllm:request_success_total"]);
+    assert_eq!(added(&[value("vllm:request_success_total")]), ["vllm:request_success_total"]);
     assert_eq!(added(&[value("my_depth")]), ["my_depth", "my_depth_total"]);
     assert_eq!(
         query(&[value("sglang:token_usage")]),
-        "kaito_ratelimit_rejected_total&sglang:num_queue_rejected_requests_total&sglang:num_queue_reqs\
-         &sglang:num_running_reqs&sglang:token_usage"
+        "kaito_ratelimit_rejected_total&sglang:generation_tokens_total\
+         &sglang:num_queue_rejected_requests_total&sglang:num_queue_reqs&sglang:num_running_reqs\
+         &sglang:prompt_tokens_total&sglang:token_usage"
     );
     assert!(
         query(&[value("ray_vllm_num_requests_waiting")]).contains("ray_vllm_num_requests_running&"),
@@ -168,10 +179,7 @@ fn a_real_page_reads_the_same_filtered_and_plain() {
     ]);
     let plain = read_page(LOADED, &wanted, Plain);
     assert_eq!((plain.missing, plain.rejected), (0, 0));
-    assert_eq!(
-        plain.sample.demand,
-        PodDemand { waiting: Some(11.0), running: Some(4.0), rejected_total: 0.0 }
-    );
+    assert_eq!(plain.sample.demand, PodDemand { waiting: Some(11.0), running: Some(4.0) });
     assert_eq!(plain.sample.awake, Some(true));
     assert!(plain.sample.engine);
     let get = |metric| plain.sample.reading(&name(metric)).unwrap();
@@ -179,10 +187,10 @@ fn a_real_page_reads_the_same_filtered_and_plain() {
     assert_eq!(get("vllm:gpu_cache_usage_perc"), &Reading::Value(0.000_488_311_054_141_488_1));
     assert_eq!(get("vllm:prompt_tokens"), &Reading::Value(1342.0));
     assert_eq!(
-        get("vllm:time_to_first_token_seconds"),
-        &Reading::Histogram(Histogram { count: 18.0, sum: 35.025_899_171_829_224, buckets: vec![] })
+        total(&plain, "vllm:time_to_first_token_seconds"),
+        Histogram { count: 18.0, sum: 35.025_899_171_829_224, buckets: vec![] }
     );
-    let Reading::Histogram(latency) = get("vllm:time_per_output_token_seconds") else { panic!() };
+    let latency = total(&plain, "vllm:time_per_output_token_seconds");
     assert_eq!((latency.count, latency.buckets.len()), (4823.0, 20));
     assert_eq!(latency.buckets.last(), Some(&(f64::INFINITY, 4823.0)));
 
@@ -194,7 +202,7 @@ fn a_real_page_reads_the_same_filtered_and_plain() {
 #[test]
 fn an_idle_page_is_a_known_zero() {
     let read = read(IDLE, &[value("vllm:num_requests_waiting")], Plain);
-    assert_eq!(read.sample.demand, PodDemand { waiting: Some(0.0), running: Some(0.0), rejected_total: 0.0 });
+    assert_eq!(read.sample.demand, PodDemand { waiting: Some(0.0), running: Some(0.0) });
     assert_eq!(read.sample.reading(&name("vllm:num_requests_waiting")), Some(&Reading::Value(0.0)));
 }
 
@@ -212,7 +220,8 @@ fn values_merge_over_engines() {
     assert_eq!(reading(page, "vllm:num_requests_waiting"), Some(12.0));
     assert_eq!(reading(page, "vllm:kv_cache_usage_perc"), Some(0.75));
     let sample = read(page, &[], Plain).sample;
-    assert_eq!(sample.demand, PodDemand { waiting: Some(12.0), running: Some(6.0), rejected_total: 12.0 });
+    assert_eq!(sample.demand, PodDemand { waiting: Some(12.0), running: Some(6.0) });
+    assert_eq!((sample.rejected.count(), sample.rejected.series.len()), (12.0, 3));
     assert_eq!(sample.awake, Some(true));
     let asleep =
         page.replace("{engine=\"1\",sleep_state=\"awake\"} 1", "{engine=\"1\",sleep_state=\"awake\"} 0");
@@ -266,10 +275,7 @@ fn histograms_merge_by_bound_whatever_the_order() {
         h_sum{engine=\"0\"} 0.5\nh_count{engine=\"0\"} 3\n\
         h_bucket{engine=\"1\",le=\"+Inf\"} 30\nh_bucket{engine=\"1\",le=\"0.1\"} 10\nh_bucket{engine=\"1\",le=\"1\"} 20\n\
         h_sum{engine=\"1\"} 5\nh_count{engine=\"1\"} 30\n";
-    let merged = |buckets| match read(page, &[histogram("h", buckets)], Plain).sample.reading(&name("h")) {
-        Some(Reading::Histogram(histogram)) => histogram.clone(),
-        other => panic!("{other:?}"),
-    };
+    let merged = |buckets| total(&read(page, &[histogram("h", buckets)], Plain), "h");
     assert_eq!(
         merged(true),
         Histogram { count: 33.0, sum: 5.5, buckets: vec![(0.1, 11.0), (1.0, 20.0), (f64::INFINITY, 33.0)] }
@@ -285,8 +291,7 @@ fn a_histogram_without_what_was_asked_is_missing() {
     // Someone else's bound that never got to infinity.
     let cut = "h_bucket{le=\"1\"} 2\nh_sum 5\nh_count 3\n";
     let read = read(cut, &[histogram("h", true)], Plain);
-    let Some(Reading::Histogram(h)) = read.sample.reading(&name("h")) else { panic!() };
-    assert_eq!(h.buckets, [(1.0, 2.0), (f64::INFINITY, 3.0)]);
+    assert_eq!(total(&read, "h").buckets, [(1.0, 2.0), (f64::INFINITY, 3.0)]);
 }
 
 #[test]
@@ -343,7 +348,7 @@ fn other_engines_tell_their_demand_in_their_own_words() {
         let read = read(page, &[], Plain);
         assert_eq!(
             read.sample.demand,
-            PodDemand { waiting: Some(waiting), running: Some(running), rejected_total: 0.0 },
+            PodDemand { waiting: Some(waiting), running: Some(running) },
             "{page}"
         );
         assert!(read.sample.engine);

@@ -15,6 +15,8 @@ pub enum Usage {
     Level,
     /// What it observed over a window: its mean or a quantile.
     Window,
+    /// How much it grows per second.
+    Rate,
 }
 
 /// What the samples under one name are.
@@ -51,18 +53,19 @@ pub fn check(metric: &MetricName, nature: Nature, usage: Usage) -> Result<(), Mi
     let fits = match usage {
         Usage::Level => nature == Nature::Gauge,
         Usage::Window => nature == Nature::Histogram,
+        Usage::Rate => matches!(nature, Nature::Counter | Nature::PartOf(_)),
     };
     if fits { Ok(()) } else { Err(Misuse { metric: metric.clone(), nature, usage }) }
 }
 
-/// Whether `metric` can be read as a level, as far as the families' table tells. That a window
-/// needs a histogram is no mistake that makes wrong numbers: see [`super::doubt()`].
+/// Whether `metric` can be read as a level or as a rate, as far as the families' table tells. That
+/// a window needs a histogram is no mistake that makes wrong numbers: see [`super::doubt()`].
 ///
 /// # Errors
 /// Where its value would be a number that means nothing.
 pub fn check_level(metric: &MetricName, usage: Usage) -> Result<(), Misuse> {
     match (usage, Nature::known(metric.family())) {
-        (Usage::Level, Some(nature)) => check(metric, nature, usage),
+        (Usage::Level | Usage::Rate, Some(nature)) => check(metric, nature, usage),
         _ => Ok(()),
     }
 }
@@ -162,7 +165,16 @@ impl fmt::Display for Misuse {
                 let whole = metric.family().rsplit_once('_').map_or("", |(whole, _)| whole);
                 write!(f, ": name {whole}, with {of_histogram}")
             }
+            (Usage::Level, Nature::Counter) => f.write_str(
+                ": that is no level to scale on; use aggregation rate (in a list of metrics type counter)",
+            ),
             (Usage::Level, _) => f.write_str(": that is no level to scale on"),
+            (Usage::Rate, Nature::Histogram) => write!(
+                f,
+                ", and rate (type counter) needs a counter: {}_count is how often it observes",
+                metric.family()
+            ),
+            (Usage::Rate, _) => f.write_str(", and rate (type counter) needs a counter"),
             (Usage::Window, _) => {
                 f.write_str(", and windowed-avg and quantile (type histogram) need a histogram")
             }

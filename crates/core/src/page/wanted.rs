@@ -46,6 +46,7 @@ pub(super) struct Asked {
     pub value: bool,
     pub histogram: bool,
     pub buckets: bool,
+    pub counter: bool,
     /// Indices into `families`: the name itself, then its aliases. The first one that a page
     /// has is read; they are the same thing, so they never add up.
     pub names: Vec<usize>,
@@ -59,6 +60,10 @@ pub(super) struct WantedFamily {
     /// Which of its series are wanted; `None` where all are.
     pub labels: Option<Arc<LabelMatchers>>,
     pub merge: Merge,
+    /// Its series are told apart: what each did since the last page counts.
+    pub cumulative: bool,
+    /// Its buckets are wanted.
+    pub buckets: bool,
     /// Where it adds up: which of its series do not.
     pub overlap: Option<&'static Overlap>,
     /// What it is has to be read off the page: the table does not have it.
@@ -80,6 +85,8 @@ pub(super) struct DemandFamilies {
     /// Waiting and running in one number.
     pub held: Vec<usize>,
     /// These add up.
+    pub progress: Vec<usize>,
+    /// These add up.
     pub rejections: Vec<usize>,
     pub download_remaining: Vec<usize>,
 }
@@ -100,13 +107,23 @@ impl Wanted {
             let Some(last) = asked.last_mut() else { continue };
             match shape {
                 Shape::Value => last.value = true,
+                Shape::Counter => last.counter = true,
                 Shape::Histogram { buckets } => {
                     last.histogram = true;
                     last.buckets |= buckets;
                 }
             }
         }
-        let families = families.list;
+        let mut families = families.list;
+        for index in &demand.rejections {
+            families[*index].cumulative = true;
+        }
+        for asked in &asked {
+            for index in &asked.names {
+                families[*index].cumulative |= asked.histogram || asked.counter;
+                families[*index].buckets |= asked.buckets;
+            }
+        }
         let selector = Selector::new(families.iter().map(|family| &family.name));
         let query = query(&asked);
         let (similar, hasher) = (Arc::default(), RandomState::new());
@@ -165,7 +182,7 @@ impl Asked {
             Some(Concept::Waiting) => families.all_names(Concept::WaitingByReason, labels),
             _ => Vec::new(),
         };
-        Self { name, value: false, histogram: false, buckets: false, names, stand_ins }
+        Self { name, value: false, histogram: false, buckets: false, counter: false, names, stand_ins }
     }
 }
 
@@ -179,6 +196,7 @@ impl DemandFamilies {
             waiting_by_reason: all_names(Concept::WaitingByReason),
             running: all_names(Concept::Running),
             held: all_names(Concept::Held),
+            progress: all_names(Concept::Progress),
             rejections: all_names(Concept::Rejections),
             download_remaining: all_names(Concept::DownloadRemaining),
         }
@@ -218,6 +236,8 @@ impl Families {
                 name: name.to_owned(),
                 labels: labels.cloned(),
                 merge,
+                cumulative: false,
+                buckets: false,
                 overlap: overlap(name).filter(|_| merge == Merge::Sum),
                 is_foreign: Nature::known(name).is_none(),
                 shows_engine: engine_of(name).is_some_and(|engine| engine != Engine::Kaito),
@@ -241,7 +261,7 @@ fn query(asked: &[Asked]) -> String {
         let same_prefix = |alias: &String| is_under_ray(alias) == is_under_ray(asked_name);
         let aliases = aliases(asked_name).into_iter().filter(same_prefix);
         for name in std::iter::once(asked_name.to_owned()).chain(aliases) {
-            if metric.value {
+            if metric.value || metric.counter {
                 names.extend(value_samples(&name));
             }
             if metric.histogram {
@@ -266,6 +286,7 @@ fn query(asked: &[Asked]) -> String {
                     | Concept::WaitingByReason
                     | Concept::Running
                     | Concept::Held
+                    | Concept::Progress
                     | Concept::Rejections
                     | Concept::SleepState
             )

@@ -139,9 +139,13 @@ fn metadata(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Map<String, 
     set("inferenceSetName", owner.key.name.to_string());
     set("inferenceSetNamespace", owner.key.namespace.to_string());
     match &annotations.metrics {
-        Metrics::Total { metric, threshold } => {
+        Metrics::Total { metric, threshold, rate } => {
             set("metricName", metric.to_string());
             set("threshold", threshold.to_string());
+            if let Some(window) = rate {
+                set("aggregation", "rate".to_owned());
+                set("metricCacheWindow", go_duration::format(*window));
+            }
         }
         Metrics::Policy(policy) => {
             let combine = match policy.combine {

@@ -9,6 +9,8 @@
 //!   one metric (the older family)
 //! metricName                name of a metric, labels if need be    vllm:num_requests_waiting
 //! threshold                 number > 0                             (required)
+//! aggregation               sum | rate                             sum
+//! metriccachewindow         duration, 1s..24h, for rate            5m
 //!
 //!   several metrics (the newer family, which wins)
 //! metrics                   YAML or JSON list, see trigger::policy (required)
@@ -126,7 +128,8 @@ pub struct Annotations {
 #[derive(Clone, Debug, PartialEq)]
 pub enum Metrics {
     /// The older family: the metric's total, `threshold` (finite, above 0) for each replica.
-    Total { metric: MetricName, threshold: f64 },
+    /// With a `rate` it is the total of how much the metric grows per second, over this window.
+    Total { metric: MetricName, threshold: f64, rate: Option<Duration> },
     /// The newer family.
     Policy(Policy),
 }

@@ -9,7 +9,7 @@ use crate::{
     config::{
         fields::{self, Fields},
         problem::{Problem, Problems},
-        trigger::{self, Combine, Policy, WakeSource, policy},
+        trigger::{self, Combine, Policy, Trigger, WakeSource, policy},
         yaml::YamlProblem,
     },
     names::MetricName,
@@ -23,6 +23,8 @@ pub const KEYS: &[&str] = &[
     "max-replicas",
     "metricName",
     "threshold",
+    "aggregation",
+    "metriccachewindow",
     "metrics",
     "combinepolicy",
     "evaluationwindow",
@@ -111,6 +113,9 @@ impl Reader<'_> {
         let scrape_interval = self.fields.duration("scrape-interval", INTERVAL);
         let metric_port = self.fields.read("metric-port", trigger::A_PORT, trigger::port);
         let metric_path = self.fields.read("metric-path", trigger::A_PATH, trigger::path);
+        if let Some(metrics) = &metrics {
+            self.note_short_windows(metrics, scrape_interval.unwrap_or(Trigger::DEFAULT_SCRAPE_INTERVAL));
+        }
         let in_flight_deadline = self.fields.duration("scaleup-gate-deadline", DEADLINE);
         let scale_to_zero = self.fields.boolean("scale-to-zero").unwrap_or(false);
         let wake_source = self.fields.read("wake-source", WakeSource::ALLOWED, WakeSource::parse);
@@ -132,12 +137,14 @@ impl Reader<'_> {
 
     fn total(&mut self) -> Option<Metrics> {
         self.fields.misplaced("combinepolicy", "it needs the annotation metrics");
+        let rate = self.rate();
         let metric = match self.fields.text("metricName") {
             None => MetricName::parse("vllm:num_requests_waiting").ok(),
             Some(_) => self.fields.parse("metricName", MetricName::parse),
         };
+        let usage = if rate.is_some() { Usage::Rate } else { Usage::Level };
         let key = self.fields.full("metricName");
-        if let Some(problem) = metric.as_ref().and_then(|it| policy::misuse(it, Usage::Level, &key)) {
+        if let Some(problem) = metric.as_ref().and_then(|it| policy::misuse(it, usage, &key)) {
             self.fields.note(problem);
         }
         if self.fields.text("threshold").is_none() {
@@ -152,11 +159,45 @@ impl Reader<'_> {
         if let Some(problem) = policy::percent(&metric, threshold, &self.fields.full("threshold")) {
             self.fields.note(problem);
         }
-        self.warnings.extend(page::doubt(&metric, Usage::Level).map(Warning::Doubtful));
-        Some(Metrics::Total { metric, threshold })
+        self.warnings.extend(page::doubt(&metric, usage).map(Warning::Doubtful));
+        Some(Metrics::Total { metric, threshold, rate })
+    }
+
+    /// The window of a rate; `None` where the metric's value counts.
+    fn rate(&mut self) -> Option<Duration> {
+        let is_rate = self.fields.word("aggregation", &[("sum", false), ("rate", true)]) == Some(true);
+        if !is_rate {
+            self.fields.misplaced("metriccachewindow", "it needs aggregation rate");
+        }
+        let window = self.fields.duration("metriccachewindow", trigger::WINDOW);
+        is_rate.then(|| window.unwrap_or(trigger::DEFAULT_WINDOW))
+    }
+
+    /// Notes the windows in which there would never be two scrapes to compare.
+    fn note_short_windows(&mut self, metrics: &Metrics, interval: Duration) {
+        let interval_key = self.fields.full("scrape-interval");
+        let short = |window: Option<Duration>, key: String| {
+            window.and_then(|window| policy::short_window(window, interval, &key, &interval_key))
+        };
+        let problems: Vec<_> = match metrics {
+            Metrics::Total { rate, .. } => {
+                short(*rate, self.fields.full("metriccachewindow")).into_iter().collect()
+            }
+            Metrics::Policy(policy) => {
+                let place = self.fields.full("metrics");
+                let windows = policy.metrics.iter().map(|metric| metric.kind.window()).enumerate();
+                windows
+                    .filter_map(|(i, window)| short(window, format!("{place}[{i}].metriccachewindow")))
+                    .collect()
+            }
+        };
+        self.fields.note_all(problems);
     }
 
     fn policy(&mut self) -> Option<Metrics> {
+        for key in ["aggregation", "metriccachewindow"] {
+            self.fields.misplaced(key, "each entry of the annotation metrics has its own type and window");
+        }
         for ignored in ["metricName", "threshold"] {
             if self.fields.text(ignored).is_some() {
                 self.warnings.push(Warning::Shadowed { prefix: self.prefix, ignored });

@@ -60,7 +60,7 @@ const METRICS: &str = "
 #[test]
 fn the_older_family() {
     let older = |metric: &str, threshold: f64| {
-        let metrics = Metrics::Total { metric: MetricName::parse(metric).unwrap(), threshold };
+        let metrics = Metrics::Total { metric: MetricName::parse(metric).unwrap(), threshold, rate: None };
         Annotations {
             metrics,
             min_replicas: 1,
@@ -82,6 +82,52 @@ fn the_older_family() {
     assert_eq!(spec(&[("threshold", "10")]).annotations, older("vllm:num_requests_waiting", 10.0));
     let named = [("threshold", "2.5"), ("metricName", "vllm:num_requests_running")];
     assert_eq!(spec(&named).annotations, older("vllm:num_requests_running", 2.5));
+}
+
+/// What a counter counts says nothing; how fast it grows does.
+#[test]
+fn the_older_family_may_take_a_counter_per_second() {
+    let tokens = [("threshold", "2000"), ("metricName", "vllm:generation_tokens_total")];
+    let rate = |more: &[(&str, &str)]| {
+        let annotations = [&tokens[..], &[("aggregation", "rate")], more].concat();
+        let Metrics::Total { rate, threshold, .. } = spec(&annotations).annotations.metrics else { panic!() };
+        assert_eq!(threshold, 2000.0);
+        rate.map(|window| window.as_secs())
+    };
+    assert_eq!(rate(&[]), Some(300));
+    assert_eq!(rate(&[("metriccachewindow", "1m")]), Some(60));
+    let queue = spec(&[("threshold", "10"), ("aggregation", "SUM")]).annotations;
+    assert_eq!(queue, spec(&[("threshold", "10")]).annotations);
+
+    let short = "must be at least 20s, which is two scrapes";
+    for (annotations, message) in [
+        (
+            vec![("threshold", "1"), ("aggregation", "max")],
+            r#"aggregation is "max", but must be one of sum, rate"#,
+        ),
+        (
+            vec![("threshold", "1"), ("metriccachewindow", "60")],
+            "metriccachewindow makes no sense here: it needs aggregation rate",
+        ),
+        (
+            vec![("metrics", METRICS), ("aggregation", "rate")],
+            "aggregation makes no sense here: each entry of the annotation metrics has its own type and window",
+        ),
+        (
+            [
+                &tokens[..],
+                &[("aggregation", "rate"), ("metriccachewindow", "5s"), ("scrape-interval", "10s")],
+            ]
+            .concat(),
+            &format!(r#"metriccachewindow is "5s", but {short} (scrape-interval is 10s)"#),
+        ),
+        (
+            vec![("metrics", METRICS), ("scrape-interval", "40s")],
+            r#"metrics[1].metriccachewindow is "1m", but must be at least 1m20s, which is two scrapes (scrape-interval is 40s)"#,
+        ),
+    ] {
+        assert_eq!(problems(&annotations), message);
+    }
 }
 
 #[test]
@@ -185,7 +231,7 @@ fn a_list_of_metrics_has_its_own_problems() {
         ),
         (
             "- {name: a, type: gauge, upthreshold: 1, downthreshold: 0, metriccachewindow: 60}",
-            "metrics[0].metriccachewindow makes no sense here: a gauge has none; it needs type histogram",
+            "metrics[0].metriccachewindow makes no sense here: a gauge has none; it needs type counter or histogram",
         ),
     ] {
         assert_eq!(problems(&[("metrics", text)]), message, "{text}");
@@ -490,7 +536,10 @@ fn labels_stand_in_annotations_as_in_triggers() {
     let (spec, said) = warnings(&[("metricName", name)], &with_limit(10, Some(1)));
     assert_eq!(said, []);
     let metric = MetricName::parse(name).unwrap();
-    assert_eq!(spec.annotations.metrics, Metrics::Total { metric: metric.clone(), threshold: 10.0 });
+    assert_eq!(
+        spec.annotations.metrics,
+        Metrics::Total { metric: metric.clone(), threshold: 10.0, rate: None }
+    );
     let list = format!("- name: {name}\n  type: gauge\n  upthreshold: 5\n  downthreshold: 1\n");
     let (spec, _) = warnings(&[("metrics", &list)], &with_limit(10, Some(1)));
     let Metrics::Policy(policy) = spec.annotations.metrics else { panic!() };

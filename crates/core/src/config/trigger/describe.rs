@@ -79,6 +79,7 @@ impl Trigger {
 fn wanted(metric: &WantedMetric) -> String {
     match metric.shape {
         Shape::Value => metric.name.to_string(),
+        Shape::Counter => format!("{} (counter)", metric.name),
         Shape::Histogram { buckets: false } => format!("{} (histogram)", metric.name),
         Shape::Histogram { buckets: true } => format!("{} (histogram with buckets)", metric.name),
     }
@@ -89,14 +90,18 @@ fn value(metric: &str, aggregation: Aggregation) -> String {
         Aggregation::Sum => {
             format!("the total of {metric} over all replicas, those that can't be read filled in")
         }
+        Aggregation::Rate { window } => format!(
+            "how much {metric} grows per second over {}, the total over all replicas, those that can't be read \
+             filled in",
+            within(window)
+        ),
         Aggregation::ServiceAvg => format!("the mean of {metric} over the replicas that serve"),
         Aggregation::Max => format!("the largest {metric} of the replicas that serve"),
         Aggregation::WindowedAvg { window } => {
-            format!("the mean of what {metric} observed in the last {}", go_duration::format(window))
+            format!("the mean of what {metric} observed in {}", within(window))
         }
         Aggregation::Quantile { quantile, window } => {
-            let window = go_duration::format(window);
-            format!("the {quantile} quantile of what {metric} observed in the last {window}")
+            format!("the {quantile} quantile of what {metric} observed in {}", within(window))
         }
         Aggregation::Gate => "1 where every replica is ready, else 0".to_owned(),
     }
@@ -105,6 +110,9 @@ fn value(metric: &str, aggregation: Aggregation) -> String {
 fn target(threshold: f64, aggregation: Aggregation) -> String {
     match aggregation {
         Aggregation::Sum => format!("{threshold} per replica (metricType AverageValue)"),
+        Aggregation::Rate { .. } => {
+            format!("{threshold} per second and replica (metricType AverageValue)")
+        }
         _ => format!("{threshold}"),
     }
 }
@@ -113,6 +121,9 @@ fn policy_metric(metric: &PolicyMetric, combine: Combine) -> String {
     let PolicyMetric { name, kind, up_threshold, down_threshold } = metric;
     let reading = match kind {
         PolicyKind::Gauge => format!("mean of {name}"),
+        PolicyKind::Counter { window } => {
+            format!("mean of how much {name} grows per second over {}", within(*window))
+        }
         PolicyKind::Histogram { window, quantile } => {
             let what = quantile.map_or_else(|| "mean".to_owned(), |quantile| format!("{quantile} quantile"));
             format!("{what} of {name} over {}", within(*window))

@@ -7,10 +7,11 @@
 //! inferenceSetNamespace   its namespace                     (required)
 //! metricName              a family on the pods' page        (required, but not for policy)
 //!                         NAME{label="value", label=~"…"} for some of its series
-//! aggregation             sum | service-avg | max | windowed-avg | quantile | gate | policy
+//! aggregation             sum | rate | service-avg | max | windowed-avg | quantile | gate | policy
 //!                                                           sum
-//! threshold               number > 0                        (required for sum; 1)
-//! metricCacheWindow       duration, 1s..24h                 5m
+//! threshold               number > 0                        (required for sum and rate; 1)
+//! metricCacheWindow       duration, 1s..24h, at least two scrapeIntervals
+//!                                                           5m
 //! quantile                number in (0, 1]                  0.95
 //! policy                  JSON list of entries, see `policy`   (required for policy)
 //! combinePolicy           AND | OR | MAX                    AND
@@ -43,7 +44,7 @@ mod tests;
 use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
-pub(super) use parse::{A_PATH, A_PORT, path, port};
+pub(in crate::config) use parse::{A_PATH, A_PORT, DEFAULT_WINDOW, WINDOW, path, port};
 pub use parse::{KEYS, unknown_keys};
 
 use crate::{
@@ -137,6 +138,7 @@ impl Rule {
             Self::Policy(_) => "policy",
             Self::Single { aggregation, .. } => match aggregation {
                 Aggregation::Sum => "sum",
+                Aggregation::Rate { .. } => "rate",
                 Aggregation::ServiceAvg => "service-avg",
                 Aggregation::Max => "max",
                 Aggregation::WindowedAvg { .. } => "windowed-avg",
@@ -152,6 +154,9 @@ impl Rule {
 pub enum Aggregation {
     /// The total over all replicas, unknown ones filled in.
     Sum,
+    /// The total over all replicas of how much a counter grows per second, over the last
+    /// `window` (key `metricCacheWindow`, default 300 s), unknown ones filled in.
+    Rate { window: Duration },
     /// The mean over the replicas that serve.
     ServiceAvg,
     /// The largest value over the replicas that serve.
@@ -195,6 +200,9 @@ pub struct PolicyMetric {
 pub enum PolicyKind {
     /// The mean over the replicas that serve.
     Gauge,
+    /// The mean over the replicas that serve of how much it grows per second, over the last
+    /// `window`.
+    Counter { window: Duration },
     /// The mean (or `quantile`) of what was observed over the last `window`.
     Histogram { window: Duration, quantile: Option<f64> },
 }
@@ -258,8 +266,10 @@ pub struct WantedMetric {
 /// As what a family is read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Shape {
-    /// A gauge, counter or untyped family.
+    /// A gauge or untyped family.
     Value,
+    /// A counter, series by series.
+    Counter,
     /// A histogram's count and sum, and its buckets where a quantile is asked for.
     Histogram { buckets: bool },
 }
@@ -309,6 +319,7 @@ impl Trigger {
             Rule::Single { metric, aggregation, .. } => {
                 let shape = match aggregation {
                     Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max => Shape::Value,
+                    Aggregation::Rate { .. } => Shape::Counter,
                     Aggregation::WindowedAvg { .. } => Shape::Histogram { buckets: false },
                     Aggregation::Quantile { .. } => Shape::Histogram { buckets: true },
                     Aggregation::Gate => return Vec::new(),
@@ -320,6 +331,36 @@ impl Trigger {
                 .iter()
                 .map(|metric| WantedMetric { name: metric.name.clone(), shape: metric.kind.shape() })
                 .collect(),
+        }
+    }
+}
+
+impl Aggregation {
+    /// Whether its value is a total, which divided by the replicas is what each has.
+    #[must_use]
+    pub fn is_total(self) -> bool {
+        matches!(self, Self::Sum | Self::Rate { .. })
+    }
+
+    /// The time that it looks back; `None` where it takes the newest sample.
+    #[must_use]
+    pub fn window(self) -> Option<Duration> {
+        match self {
+            Self::Rate { window } | Self::WindowedAvg { window } | Self::Quantile { window, .. } => {
+                Some(window)
+            }
+            Self::Sum | Self::ServiceAvg | Self::Max | Self::Gate => None,
+        }
+    }
+
+    /// What the metric is read for; `None` where it is not read.
+    #[must_use]
+    pub fn usage(self) -> Option<Usage> {
+        match self {
+            Self::Sum | Self::ServiceAvg | Self::Max => Some(Usage::Level),
+            Self::Rate { .. } => Some(Usage::Rate),
+            Self::WindowedAvg { .. } | Self::Quantile { .. } => Some(Usage::Window),
+            Self::Gate => None,
         }
     }
 }
@@ -336,24 +377,22 @@ impl Policy {
     }
 }
 
-impl Aggregation {
-    /// What the metric is read for; `None` where it is not read.
+impl PolicyKind {
+    /// The time that it looks back; `None` where it takes the newest sample.
     #[must_use]
-    pub fn usage(self) -> Option<Usage> {
+    pub fn window(self) -> Option<Duration> {
         match self {
-            Self::Sum | Self::ServiceAvg | Self::Max => Some(Usage::Level),
-            Self::WindowedAvg { .. } | Self::Quantile { .. } => Some(Usage::Window),
-            Self::Gate => None,
+            Self::Counter { window } | Self::Histogram { window, .. } => Some(window),
+            Self::Gauge => None,
         }
     }
-}
 
-impl PolicyKind {
     /// What the metric is read for.
     #[must_use]
     pub fn usage(self) -> Usage {
         match self {
             Self::Gauge => Usage::Level,
+            Self::Counter { .. } => Usage::Rate,
             Self::Histogram { .. } => Usage::Window,
         }
     }
@@ -362,6 +401,7 @@ impl PolicyKind {
     pub fn shape(self) -> Shape {
         match self {
             Self::Gauge => Shape::Value,
+            Self::Counter { .. } => Shape::Counter,
             Self::Histogram { quantile, .. } => Shape::Histogram { buckets: quantile.is_some() },
         }
     }

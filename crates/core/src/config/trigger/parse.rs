@@ -61,8 +61,9 @@ const INTERVAL: RangeInclusive<Duration> = Duration::from_millis(100)..=Duration
 /// Waiting for longer than a day is a slip.
 const WAIT: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(86_400);
 
-pub(super) const WINDOW: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(86_400);
-pub(super) const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
+pub(in crate::config) const WINDOW: RangeInclusive<Duration> =
+    Duration::from_secs(1)..=Duration::from_secs(86_400);
+pub(in crate::config) const DEFAULT_WINDOW: Duration = Duration::from_secs(300);
 
 pub(super) const A_QUANTILE: &str = "a number above 0 and at most 1, such as 0.95";
 
@@ -99,6 +100,9 @@ fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Tr
     let rule = rule(fields, requested_metric);
     let page = page(fields);
     let scrape_interval = fields.duration("scrapeInterval", INTERVAL);
+    if let Some(rule) = &rule {
+        note_short_windows(fields, rule, scrape_interval.unwrap_or(Trigger::DEFAULT_SCRAPE_INTERVAL));
+    }
     let in_flight_deadline = fields.duration("inFlightDeadline", WAIT);
     let hold_while_in_flight = fields.boolean("holdWhileInFlight").unwrap_or(false);
     let activation_threshold = fields.read("activationThreshold", "a number not below 0", |text| {
@@ -199,6 +203,7 @@ impl WakeSource {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Word {
     Sum,
+    Rate,
     ServiceAvg,
     Max,
     WindowedAvg,
@@ -209,6 +214,7 @@ enum Word {
 
 const AGGREGATIONS: &[(&str, Word)] = &[
     ("sum", Word::Sum),
+    ("rate", Word::Rate),
     ("service-avg", Word::ServiceAvg),
     ("max", Word::Max),
     ("windowed-avg", Word::WindowedAvg),
@@ -235,6 +241,7 @@ fn rule(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Rule>
     let quantile = fields.read("quantile", A_QUANTILE, quantile).unwrap_or(0.95);
     let aggregation = match word? {
         Word::Sum => Aggregation::Sum,
+        Word::Rate => Aggregation::Rate { window },
         Word::ServiceAvg => Aggregation::ServiceAvg,
         Word::Max => Aggregation::Max,
         Word::WindowedAvg => Aggregation::WindowedAvg { window },
@@ -260,9 +267,27 @@ fn note_misplaced(fields: &mut Fields<'_>, word: Word) {
         fields.misplaced("quantile", "it needs aggregation quantile");
     }
     let holds = fields.text("holdWhileInFlight").is_some_and(|text| text.eq_ignore_ascii_case("true"));
-    if holds && word != Word::Sum {
-        fields.misplaced("holdWhileInFlight", "it needs aggregation sum or policy");
+    if holds && !matches!(word, Word::Sum | Word::Rate) {
+        fields.misplaced("holdWhileInFlight", "it needs aggregation sum, rate or policy");
     }
+}
+
+/// Notes the windows in which there would never be two scrapes to compare.
+fn note_short_windows(fields: &mut Fields<'_>, rule: &Rule, interval: Duration) {
+    let short = |window: Option<Duration>, key: &str| {
+        window.and_then(|window| policy::short_window(window, interval, key, "scrapeInterval"))
+    };
+    let problems: Vec<_> = match rule {
+        Rule::Single { aggregation, .. } => {
+            short(aggregation.window(), "metricCacheWindow").into_iter().collect()
+        }
+        Rule::Policy(Policy { metrics, .. }) => metrics
+            .iter()
+            .enumerate()
+            .filter_map(|(i, metric)| short(metric.kind.window(), &format!("policy[{i}].metriccachewindow")))
+            .collect(),
+    };
+    fields.note_all(problems);
 }
 
 fn metric_name(fields: &mut Fields<'_>, requested: Option<&str>) -> Option<MetricName> {
@@ -283,7 +308,7 @@ fn metric_name(fields: &mut Fields<'_>, requested: Option<&str>) -> Option<Metri
 /// formula that held the thresholds itself.
 fn threshold(fields: &mut Fields<'_>, word: Option<Word>, metric: Option<&MetricName>) -> Option<f64> {
     if fields.text("threshold").is_none() {
-        if word == Some(Word::Sum) {
+        if matches!(word, Some(Word::Sum | Word::Rate)) {
             fields.required("threshold", "the total per replica to aim at, a number above 0")?;
         }
         return Some(1.0);

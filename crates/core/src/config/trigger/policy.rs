@@ -3,11 +3,12 @@
 //!
 //! ```text
 //! entry = { name:              a metric's name, with labels if need be (required)
-//!           type:              gauge | histogram (required)
+//!           type:              gauge | counter | histogram (required)
 //!           source:            modelpod (default)
 //!           upthreshold:       number (required)
 //!           downthreshold:     number, not above upthreshold (required; not read by MAX)
-//!           metriccachewindow: duration, default 5m (histogram only)
+//!           metriccachewindow: duration, default 5m, at least two scrape intervals
+//!                              (counter and histogram only)
 //!           quantile:          number in (0, 1] (histogram only); the mean without it }
 //! ```
 //! Keys are taken in any capitals, numbers quoted or not. Nobody else reads these
@@ -140,21 +141,44 @@ fn read(fields: &mut Fields<'_>, combine: Combine) -> Option<PolicyMetric> {
     Some(PolicyMetric { name: name?, kind: kind?, up_threshold: up?, down_threshold: down.or(up)? })
 }
 
+/// The values that the key `type` takes.
+#[derive(Clone, Copy, Debug)]
+enum Word {
+    Gauge,
+    Counter,
+    Histogram,
+}
+
+/// A window in which there would never be two scrapes to compare. `interval` is what the key
+/// `interval_key` holds.
+#[must_use]
+pub fn short_window(window: Duration, interval: Duration, key: &str, interval_key: &str) -> Option<Problem> {
+    let least = interval.saturating_mul(2);
+    (window < least).then(|| {
+        let (least, interval) = (go_duration::format(least), go_duration::format(interval));
+        let allowed = format!("at least {least}, which is two scrapes ({interval_key} is {interval})");
+        Problem::invalid(key, go_duration::format(window), allowed)
+    })
+}
+
 fn kind(fields: &mut Fields<'_>) -> Option<PolicyKind> {
-    fields.required("type", "gauge or histogram");
-    let histogram = fields.word("type", &[("gauge", false), ("histogram", true)]);
-    let window = fields.duration("metriccachewindow", WINDOW);
+    fields.required("type", "gauge, counter or histogram");
+    let word = fields
+        .word("type", &[("gauge", Word::Gauge), ("counter", Word::Counter), ("histogram", Word::Histogram)]);
+    let window = fields.duration("metriccachewindow", WINDOW).unwrap_or(DEFAULT_WINDOW);
     let quantile = fields.read("quantile", A_QUANTILE, quantile);
-    if histogram == Some(false) {
-        for key in ["metriccachewindow", "quantile"] {
-            fields.misplaced(key, "a gauge has none; it needs type histogram");
+    Some(match word? {
+        Word::Gauge => {
+            fields.misplaced("metriccachewindow", "a gauge has none; it needs type counter or histogram");
+            fields.misplaced("quantile", "a gauge has none; it needs type histogram");
+            PolicyKind::Gauge
         }
-    }
-    if histogram? {
-        Some(PolicyKind::Histogram { window: window.unwrap_or(DEFAULT_WINDOW), quantile })
-    } else {
-        Some(PolicyKind::Gauge)
-    }
+        Word::Counter => {
+            fields.misplaced("quantile", "a counter has none; it needs type histogram");
+            PolicyKind::Counter { window }
+        }
+        Word::Histogram => PolicyKind::Histogram { window, quantile },
+    })
 }
 
 fn threshold(fields: &mut Fields<'_>, key: &str, metric: Option<&MetricName>) -> Option<f64> {
@@ -202,12 +226,18 @@ pub fn to_json(metrics: &[PolicyMetric]) -> String {
             "upthreshold": as_written(metric.up_threshold),
             "downthreshold": as_written(metric.down_threshold),
         });
-        if let PolicyKind::Histogram { window, quantile } = metric.kind {
-            entry["type"] = "histogram".into();
-            entry["metriccachewindow"] = duration(window);
-            if let Some(quantile) = quantile {
-                entry["quantile"] = quantile.into();
+        match metric.kind {
+            PolicyKind::Gauge => {}
+            PolicyKind::Counter { .. } => entry["type"] = "counter".into(),
+            PolicyKind::Histogram { quantile, .. } => {
+                entry["type"] = "histogram".into();
+                if let Some(quantile) = quantile {
+                    entry["quantile"] = quantile.into();
+                }
             }
+        }
+        if let Some(window) = metric.kind.window() {
+            entry["metriccachewindow"] = duration(window);
         }
         entry
     });

@@ -134,6 +134,17 @@ fn each_aggregation_has_its_own_keys() {
         let rule = single("vllm:num_requests_waiting", 10.0, expected);
         assert_eq!(with(&changes).map(|trigger| trigger.rule), Ok(rule), "{changes:?}");
     }
+    let tokens = ("metricName", "vllm:generation_tokens_total");
+    for (changes, window) in [
+        (vec![tokens, ("aggregation", "rate")], window),
+        (
+            vec![tokens, ("aggregation", "Rate"), ("metricCacheWindow", "60"), ("holdWhileInFlight", "true")],
+            a_minute,
+        ),
+    ] {
+        let rule = single("vllm:generation_tokens_total", 10.0, Aggregation::Rate { window });
+        assert_eq!(with(&changes).map(|trigger| trigger.rule), Ok(rule), "{changes:?}");
+    }
 }
 
 #[test]
@@ -143,7 +154,11 @@ fn only_a_total_needs_a_threshold() {
         let spec = MetricSpec { name: "vllm:num_requests_waiting".to_owned(), target: 1.0 };
         assert_eq!(trigger.metric_specs(), [spec], "{aggregation}");
     }
-    for changes in [vec![("threshold", "")], vec![("threshold", ""), ("aggregation", "sum")]] {
+    for changes in [
+        vec![("threshold", "")],
+        vec![("threshold", ""), ("aggregation", "sum")],
+        vec![("threshold", ""), ("aggregation", "rate")],
+    ] {
         let problems = with(&changes).unwrap_err().to_string();
         assert!(problems.starts_with("threshold is missing"), "{problems}");
     }
@@ -202,12 +217,12 @@ fn a_problem_names_its_key_what_it_held_and_what_is_allowed() {
         (
             "aggregation",
             "service-average",
-            r#"aggregation is "service-average", but must be one of sum, service-avg, max, windowed-avg, quantile, gate, policy"#,
+            r#"aggregation is "service-average", but must be one of sum, rate, service-avg, max, windowed-avg, quantile, gate, policy"#,
         ),
         (
             "aggregation",
             "serviceavg",
-            r#"aggregation is "serviceavg", but must be one of sum, service-avg, max, windowed-avg, quantile, gate, policy (did you mean service-avg?)"#,
+            r#"aggregation is "serviceavg", but must be one of sum, rate, service-avg, max, windowed-avg, quantile, gate, policy (did you mean service-avg?)"#,
         ),
         ("metricSource", "prometheus", r#"metricSource is "prometheus", but must be one of modelpod"#),
         ("metricProtocol", "ftp", r#"metricProtocol is "ftp", but must be one of http, https"#),
@@ -285,7 +300,7 @@ fn keys_that_make_no_sense_together_are_refused() {
         ),
         (
             vec![("aggregation", "gate"), ("holdWhileInFlight", "true")],
-            "holdWhileInFlight makes no sense here: it needs aggregation sum or policy",
+            "holdWhileInFlight makes no sense here: it needs aggregation sum, rate or policy",
         ),
         (
             vec![("metricName", "vllm:kv_cache_usage_perc"), ("threshold", "80")],
@@ -303,6 +318,56 @@ fn keys_that_make_no_sense_together_are_refused() {
         assert!(with(&[("metricName", metric), ("threshold", "1.01")]).is_err(), "{metric}");
         assert!(with(&[("metricName", metric), ("threshold", "1")]).is_ok(), "{metric}");
     }
+}
+
+/// A window holds at least two scrapes: with fewer there would never be a value.
+#[test]
+fn a_window_holds_two_scrapes() {
+    let refused = |window: &str, least: &str, interval: &str| {
+        format!(
+            r#"metricCacheWindow is "{window}", but must be at least {least}, which is two scrapes (scrapeInterval is {interval})"#
+        )
+    };
+    for aggregation in ["rate", "windowed-avg", "quantile"] {
+        let window = |window, interval| {
+            let window = ("metricCacheWindow", window);
+            let metric = ("metricName", "my_metric");
+            with(&[metric, ("aggregation", aggregation), window, ("scrapeInterval", interval)])
+        };
+        assert_eq!(window("1s", "3s").unwrap_err().to_string(), refused("1s", "6s", "3s"));
+        assert_eq!(window("1s", "").unwrap_err().to_string(), refused("1s", "2s", "1s"));
+        assert_eq!(window("90s", "1m").unwrap_err().to_string(), refused("1m30s", "2m", "1m"));
+        for (good, interval) in [("6s", "3s"), ("2s", "1s"), ("1s", "500ms"), ("", "1m")] {
+            assert!(window(good, interval).is_ok(), "{good} {interval}");
+        }
+    }
+    // Where nothing is looked back at, the old scaler's key is left alone.
+    assert!(with(&[("metricCacheWindow", "1s"), ("scrapeInterval", "3s")]).is_ok());
+    let policy = policy_with(&[("scrapeInterval", "1m")]).unwrap_err().to_string();
+    assert_eq!(
+        policy,
+        r#"policy[1].metriccachewindow is "1m", but must be at least 2m, which is two scrapes (scrapeInterval is 1m)"#
+    );
+}
+
+#[test]
+fn a_list_may_have_counters() {
+    let list = r#"[{"name": "vllm:generation_tokens_total", "type": "counter", "upthreshold": 2000,
+                    "downthreshold": 500, "metriccachewindow": 60},
+                   {"name": "vllm:prompt_tokens_total", "type": "Counter", "upthreshold": 9000,
+                    "downthreshold": 500}]"#;
+    let Rule::Policy(Policy { metrics, .. }) = policy_with(&[("policy", list)]).unwrap().rule else {
+        panic!()
+    };
+    let windows = [60, 300].map(Duration::from_secs);
+    for (metric, window) in metrics.iter().zip(windows) {
+        assert_eq!(metric.kind, PolicyKind::Counter { window });
+        assert_eq!((metric.kind.shape(), metric.kind.window()), (Shape::Counter, Some(window)));
+    }
+    let text = policy::to_json(&metrics);
+    assert!(text.contains(r#""type":"counter""#), "{text}");
+    let Rule::Policy(again) = policy_with(&[("policy", &text)]).unwrap().rule else { panic!() };
+    assert_eq!(again.metrics, metrics);
 }
 
 #[test]
@@ -375,7 +440,7 @@ fn a_policy_entry_is_checked_like_everything_else() {
         (
             "[{}]",
             "policy[0].name is missing: it must be the name of a metric, such as vllm:num_requests_waiting; \
-             policy[0].type is missing: it must be gauge or histogram; \
+             policy[0].type is missing: it must be gauge, counter or histogram; \
              policy[0].downthreshold is missing: it must be the number below which to scale down; \
              policy[0].upthreshold is missing: it must be the number above which to scale up",
         ),
@@ -388,12 +453,20 @@ fn a_policy_entry_is_checked_like_everything_else() {
             r#"policy[0].upthreshold is "true", but must be a number"#,
         ),
         (
-            r#"[{"name":"a","type":"counter","upthreshold":1,"downthreshold":0}]"#,
-            r#"policy[0].type is "counter", but must be one of gauge, histogram"#,
+            r#"[{"name":"a","type":"summary","upthreshold":1,"downthreshold":0}]"#,
+            r#"policy[0].type is "summary", but must be one of gauge, counter, histogram"#,
+        ),
+        (
+            r#"[{"name":"a","type":"counter","upthreshold":1,"downthreshold":0,"quantile":0.9}]"#,
+            "policy[0].quantile makes no sense here: a counter has none; it needs type histogram",
+        ),
+        (
+            r#"[{"name":"a","type":"counter","upthreshold":1,"downthreshold":0,"metriccachewindow":1}]"#,
+            r#"policy[0].metriccachewindow is "1s", but must be at least 2s, which is two scrapes (scrapeInterval is 1s)"#,
         ),
         (
             r#"[{"name":"a","type":"gauge","upthreshold":1,"downthreshold":0,"metriccachewindow":60}]"#,
-            "policy[0].metriccachewindow makes no sense here: a gauge has none; it needs type histogram",
+            "policy[0].metriccachewindow makes no sense here: a gauge has none; it needs type counter or histogram",
         ),
         (
             r#"[{"name":"a","type":"gauge","upthreshold":1,"downthreshold":0,"Name":"b"}]"#,
@@ -457,9 +530,10 @@ fn a_page_is_read_for_what_the_rule_needs() {
     let shapes = |trigger: Trigger| -> Vec<Shape> {
         trigger.wanted_metrics().into_iter().map(|wanted| wanted.shape).collect()
     };
-    let aggregation = |word| with(&[("aggregation", word)]).unwrap();
+    let aggregation = |word| with(&[("metricName", "my_metric"), ("aggregation", word)]).unwrap();
     assert_eq!(shapes(plain()), [Shape::Value]);
     assert_eq!(shapes(aggregation("max")), [Shape::Value]);
+    assert_eq!(shapes(aggregation("rate")), [Shape::Counter]);
     assert_eq!(shapes(aggregation("windowed-avg")), [Shape::Histogram { buckets: false }]);
     assert_eq!(shapes(aggregation("quantile")), [Shape::Histogram { buckets: true }]);
     assert_eq!(shapes(aggregation("gate")), []);
@@ -570,6 +644,29 @@ fn a_trigger_can_be_put_in_words() {
     );
 }
 
+#[test]
+fn a_rate_can_be_put_in_words() {
+    let rate =
+        [("aggregation", "rate"), ("metricName", "vllm:generation_tokens_total"), ("threshold", "2000")];
+    insta::assert_snapshot!(with(&rate).unwrap().describe(), @r"
+    InferenceSet  team-a/demo
+    Scraped       vllm:generation_tokens_total (counter), from http://POD:PORT/metrics every 1s, each within 3s
+    Value         how much vllm:generation_tokens_total grows per second over the last 5m, the total over all replicas, those that can't be read filled in
+    Target        2000 per second and replica (metricType AverageValue)
+    In flight     a replica that does not serve yet counts as on its way for 15m
+    Active        while requests (waiting, running, queued at the gateway, rejected in the last 30s) are more than 0; inactive after 30s without
+    ");
+    let list = r#"[{"name": "vllm:generation_tokens_total", "type": "counter", "upthreshold": 2000,
+                    "downthreshold": 500}]"#;
+    let described = policy_with(&[("policy", list)]).unwrap().describe();
+    let line = described.lines().find(|line| line.starts_with("Metric")).unwrap();
+    assert_eq!(
+        line,
+        "Metric        mean of how much vllm:generation_tokens_total grows per second over the last 5m: \
+         up above 2000, down below 500"
+    );
+}
+
 /// Metadata in which most keys and many values are real ones.
 fn metadata() -> impl Strategy<Value = BTreeMap<String, String>> {
     let key = prop_oneof![
@@ -590,6 +687,7 @@ fn metadata() -> impl Strategy<Value = BTreeMap<String, String>> {
             "10",
             "policy",
             "sum",
+            "rate",
             "quantile",
             POLICY,
             "[]",

@@ -71,7 +71,7 @@ fn histograms_have_labels_too() {
     let metric = r#"h{stage="b"}"#;
     let read = read(page, &[histogram(metric, true)], Plain);
     let expected = Histogram { count: 20.0, sum: 30.0, buckets: vec![(1.0, 10.0), (f64::INFINITY, 20.0)] };
-    assert_eq!(read.sample.reading(&name(metric)), Some(&Reading::Histogram(expected)));
+    assert_eq!(total(&read, metric), expected);
 }
 
 /// The value of `metric`, and waiting and running by the page.
@@ -153,7 +153,7 @@ fn ranks_that_share_a_queue_print_it_once() {
     let refused = "sglang:num_queue_rejected_requests_total{reason=\"queue_full\",tp_rank=\"0\"} 5\n\
         sglang:num_queue_rejected_requests_total{reason=\"queue_full\",tp_rank=\"1\"} 0\n\
         sglang:num_queue_rejected_requests_total{reason=\"waiting_timeout\",tp_rank=\"0\"} 2\n";
-    assert_eq!(read(refused, &[], Plain).sample.demand.rejected_total, 7.0);
+    assert_eq!(read(refused, &[], Plain).sample.rejected.count(), 7.0);
     // What has nothing to do with SGLang adds up.
     let own = "vllm:num_requests_running 1\nmy_queue{tp_rank=\"0\"} 3\nmy_queue{tp_rank=\"1\"} 3\n";
     assert_eq!(reading(own, "my_queue"), Some(6.0));

@@ -88,6 +88,16 @@ fn a_metric_with_labels_is_written_as_it_is_read() {
 fn what_is_built_is_what_the_scaler_reads() {
     let older = our_trigger(&wanted(OLDER));
     assert_eq!(older.metric_specs()[0].name, "vllm:num_requests_waiting");
+    let tokens = [
+        ("metricName", "vllm:generation_tokens_total"),
+        ("aggregation", "rate"),
+        ("metriccachewindow", "90s"),
+    ];
+    let tokens = our_trigger(&wanted(&[OLDER, &tokens].concat()));
+    let window = std::time::Duration::from_secs(90);
+    assert!(matches!(&tokens.rule, crate::config::trigger::Rule::Single {
+            metric, aggregation: crate::config::trigger::Aggregation::Rate { window: read }, ..
+        } if metric.as_str() == "vllm:generation_tokens_total" && *read == window));
     let newer = our_trigger(&wanted(NEWER));
     let crate::config::annotations::Metrics::Policy(policy) = spec(NEWER).annotations.metrics else {
         panic!()

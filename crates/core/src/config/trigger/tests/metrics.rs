@@ -69,7 +69,8 @@ fn a_policy_has_a_bounded_number_of_metrics() {
 const NO_LEVELS: &[(&str, &str)] = &[
     (
         "vllm:generation_tokens_total",
-        "vllm:generation_tokens_total is a counter, which only grows: that is no level to scale on",
+        "vllm:generation_tokens_total is a counter, which only grows: that is no level to scale on; use aggregation \
+         rate (in a list of metrics type counter)",
     ),
     (
         "vllm:lora_requests_info",
@@ -88,6 +89,40 @@ const NO_LEVELS: &[(&str, &str)] = &[
          histogram)",
     ),
 ];
+
+/// How fast a counter grows is what people want of it, and a gauge has no such thing.
+#[test]
+fn what_is_no_counter_has_no_rate_and_is_refused_alike_wherever_it_stands() {
+    for (name, message) in [
+        ("vllm:generation_tokens_total", None),
+        ("vllm:request_success_total", None),
+        ("vllm:request_queue_time_seconds_count", None),
+        ("my_total", None),
+        ("my_requests", None),
+        (
+            "vllm:num_requests_waiting",
+            Some("vllm:num_requests_waiting is a gauge, and rate (type counter) needs a counter"),
+        ),
+        (
+            "vllm:request_queue_time_seconds",
+            Some(
+                "vllm:request_queue_time_seconds is a histogram, and rate (type counter) needs a counter: \
+                 vllm:request_queue_time_seconds_count is how often it observes",
+            ),
+        ),
+    ] {
+        let single = with(&[("metricName", name), ("aggregation", "rate")]);
+        let list = format!(r#"[{{"name":"{name}","type":"counter","upthreshold":1,"downthreshold":0}}]"#);
+        let list = policy_with(&[("policy", &list)]);
+        let Some(message) = message else {
+            assert_eq!(single.unwrap().doubts(), [], "{name}");
+            assert!(list.is_ok(), "{name}");
+            continue;
+        };
+        assert_eq!(single.unwrap_err().to_string(), format!("metricName makes no sense here: {message}"));
+        assert_eq!(list.unwrap_err().to_string(), format!("policy[0].name makes no sense here: {message}"));
+    }
+}
 
 #[test]
 fn what_is_no_level_is_refused_alike_wherever_it_stands() {

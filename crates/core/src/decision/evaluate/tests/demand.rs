@@ -10,9 +10,10 @@ fn the_gateway_and_rejections_are_demand() {
     assert_eq!((snapshot.activity, value(&snapshot)), (Activity::Active(Cause::Demand), Ok(0.0)));
 
     let mut refusing = pod(0, Is::Waiting(0.0));
-    for (after, rejected_total) in [(1, 0.0), (2, 1.0)] {
-        let demand = PodDemand { waiting: Some(0.0), running: Some(0.0), rejected_total };
-        let sample = PodSample { demand, engine: true, ..PodSample::default() };
+    for (after, rejected) in [(1, 0.0), (2, 1.0)] {
+        let demand = PodDemand { waiting: Some(0.0), running: Some(0.0) };
+        let rejected = Cumulative::of_count(rejected);
+        let sample = PodSample { demand, rejected, engine: true, ..PodSample::default() };
         refusing.sampled(NOW + Duration::from_secs(after), PageKind::Filtered, sample);
     }
     let one = set(1);
@@ -61,7 +62,7 @@ fn the_triggers_own_metric_is_demand_where_nothing_else_is_known() {
     // Requests are demand where they are known, whatever the trigger's metric says.
     let mut both = pod(0, Is::Unread);
     let readings = vec![(metric("my_depth"), Reading::Value(6.0))];
-    let demand = PodDemand { waiting: Some(0.0), running: Some(0.0), rejected_total: 0.0 };
+    let demand = PodDemand { waiting: Some(0.0), running: Some(0.0) };
     both.sampled(NOW, PageKind::Plain, PodSample { readings, demand, engine: true, ..PodSample::default() });
     let one = set(1);
     assert_eq!(decide(&own, &observed(&one, &[both])).activity, Inactive);

@@ -94,10 +94,10 @@ fn a_policy_moves_by_what_all_its_metrics_say() {
         let histogram = Histogram { count: 120.0, sum: 20.0 * queue, buckets: vec![] };
         let sample = PodSample {
             readings: vec![
-                (queue_time(), Reading::Histogram(histogram)),
+                (queue_time(), Reading::Histogram(Cumulative::from(&histogram))),
                 (waiting(), Reading::Value(waiting_now)),
             ],
-            demand: PodDemand { waiting: Some(waiting_now), running: Some(0.0), rejected_total: 0.0 },
+            demand: PodDemand { waiting: Some(waiting_now), running: Some(0.0) },
             engine: true,
             ..PodSample::default()
         };

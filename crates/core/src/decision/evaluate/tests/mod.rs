@@ -12,7 +12,7 @@ use crate::{
         shortage::Missing,
     },
     names::{InferenceSetKey, MetricName, PodUid},
-    page::sample::{Histogram, PodDemand, PodSample, Reading},
+    page::sample::{Cumulative, Histogram, PodDemand, PodSample, Reading},
 };
 
 const STALENESS: Duration = Duration::from_secs(5);
@@ -85,7 +85,7 @@ fn pod(index: usize, is: Is) -> Pod {
         Is::Unread | Is::Loading(_) | Is::Pending => return pod,
     };
     let readings = waiting_now.map(|value| (waiting(), Reading::Value(value))).into_iter().collect();
-    let demand = PodDemand { waiting: waiting_now, running: Some(running), rejected_total: 0.0 };
+    let demand = PodDemand { waiting: waiting_now, running: Some(running) };
     let awake = matches!(is, Is::Asleep(_)).then_some(false);
     let sample = PodSample { readings, demand, awake, engine: true, ..PodSample::default() };
     pod.sampled(at, PageKind::Filtered, sample);
@@ -123,7 +123,7 @@ fn queue_time() -> MetricName {
 
 /// A pod with a window of queue times, read at each second of `samples` before now.
 fn queueing(index: usize, samples: &[(u64, f64, f64)], demand: f64) -> Pod {
-    let demand = PodDemand { waiting: Some(demand), running: Some(0.0), rejected_total: 0.0 };
+    let demand = PodDemand { waiting: Some(demand), running: Some(0.0) };
     queueing_with(index, samples, demand)
 }
 
@@ -134,7 +134,7 @@ fn queueing_with(index: usize, samples: &[(u64, f64, f64)], demand: PodDemand) -
         let buckets = vec![(1.0, count / 2.0), (3.0, count), (f64::INFINITY, count)];
         let histogram = Histogram { count, sum, buckets };
         let sample = PodSample {
-            readings: vec![(queue_time(), Reading::Histogram(histogram))],
+            readings: vec![(queue_time(), Reading::Histogram(Cumulative::from(&histogram)))],
             demand,
             engine: true,
             ..PodSample::default()
@@ -148,4 +148,6 @@ mod demand;
 mod metrics;
 mod numbers;
 mod pages;
+mod rate;
+mod stalled;
 mod unknown;

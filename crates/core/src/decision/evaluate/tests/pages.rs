@@ -31,7 +31,8 @@ fn what_a_page_lacks_is_told_as_it_is() {
         (
             "my_total",
             "# TYPE my_total counter\nmy_total 1843021\n",
-            "my_total is a counter, which only grows: that is no level to scale on",
+            "my_total is a counter, which only grows: that is no level to scale on; use aggregation rate (in a list of \
+             metrics type counter)",
         ),
         (
             "my_latency",
@@ -57,6 +58,28 @@ fn what_a_page_lacks_is_told_as_it_is() {
         value(&snapshot).unwrap_err(),
         "my_depth is a gauge, and windowed-avg and quantile (type histogram) need a histogram"
     );
+}
+
+/// What the page says that it is counts at run time, for names that nobody knows.
+#[test]
+fn what_a_page_says_is_no_counter_has_no_rate() {
+    let running = "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0.0\n";
+    let rate = |metric: &str, page: &str| {
+        let trigger = trigger(&[("metricName", metric), ("aggregation", "rate")]);
+        value(&decided(&trigger, &format!("{running}{page}"))).unwrap_err()
+    };
+    assert_eq!(
+        rate("my_depth", "# TYPE my_depth gauge\nmy_depth 3\n"),
+        "my_depth is a gauge, and rate (type counter) needs a counter"
+    );
+    assert_eq!(
+        rate("my_latency", "# TYPE my_latency histogram\nmy_latency_sum 4.5\nmy_latency_count 3\n"),
+        "my_latency is a histogram, and rate (type counter) needs a counter: my_latency_count is how often it observes"
+    );
+    let starting = "the rate of my_total is known after 30 s, a part of its window";
+    assert_eq!(rate("my_total", "# TYPE my_total counter\nmy_total 3\n"), starting);
+    assert_eq!(rate("my_total", "# TYPE my_total counter\n"), starting);
+    assert_eq!(rate("my_total", ""), "no replica has the metric my_total");
 }
 
 #[test]

@@ -108,7 +108,7 @@ fn nothing_fails_at_zero_replicas() {
 fn the_hpa_never_moves_against_the_known() {
     use Is::{Loading, Stale, Waiting};
     let kinds = [Waiting(0.0), Waiting(4.0), Waiting(10.0), Waiting(25.0), Stale, Loading(60), Loading(901)];
-    never_against_the_known(&kinds, 5);
+    never_against_the_known(&trigger(&[]), pod, &kinds, 5);
 }
 
 /// The same where some sleep: they count as replicas, and say nothing of how many are needed.
@@ -116,10 +116,17 @@ fn the_hpa_never_moves_against_the_known() {
 fn the_hpa_never_moves_against_the_known_where_some_sleep() {
     use Is::{Asleep, Loading, Stale, Waiting};
     let kinds = [Waiting(0.0), Waiting(4.0), Waiting(25.0), Asleep(0.0), Asleep(4.0), Stale, Loading(60)];
-    never_against_the_known(&kinds, 4);
+    never_against_the_known(&trigger(&[]), pod, &kinds, 4);
 }
 
-fn never_against_the_known(kinds: &[Is], longest: u32) {
+/// For every mix of up to `longest` replicas as `make` makes them, whose value is the number in
+/// [`Is::Waiting`] and target 10.
+pub(super) fn never_against_the_known(
+    trigger: &Trigger,
+    make: impl Fn(usize, Is) -> Pod,
+    kinds: &[Is],
+    longest: u32,
+) {
     use Is::{Asleep, Loading, Waiting};
     let mut mixes: Vec<Vec<Is>> = vec![vec![]];
     for _ in 0..longest {
@@ -128,9 +135,9 @@ fn never_against_the_known(kinds: &[Is], longest: u32) {
         let longer: Vec<_> = longer.collect();
         mixes = longer;
         for mix in &mixes {
-            let pods: Vec<_> = mix.iter().enumerate().map(|(index, is)| pod(index, *is)).collect();
+            let pods: Vec<_> = mix.iter().enumerate().map(|(index, is)| make(index, *is)).collect();
             let set = set(u32::try_from(mix.len()).unwrap());
-            let Ok(value) = value(&decide(&trigger(&[]), &observed(&set, &pods))) else { continue };
+            let Ok(value) = value(&decide(trigger, &observed(&set, &pods))) else { continue };
             let known: Vec<f64> = mix
                 .iter()
                 .filter_map(|is| if let Waiting(waiting) = is { Some(*waiting) } else { None })
