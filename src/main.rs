@@ -18,9 +18,8 @@ use keda_kaito_scaler::{
         CheckArgs, CheckCommand, CheckInstallArgs, CheckManifestArgs, CheckTriggerArgs, Cli, ClusterArgs,
         Command, InstallationArgs, RunArgs, ScanArgs, with_default_command,
     },
-    error_chain,
-    kube_client::{self, ClusterAccess, Rate},
-    open_files,
+    cluster::client::{self, ClusterAccess, Rate},
+    error_chain, open_files,
     pki::{self, store::Settings},
     run::{
         self, RunOptions, Source, StartError,
@@ -312,7 +311,7 @@ fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
     let findings = runtime()?.block_on(async {
         pki::tls::install_crypto();
         let access = ClusterAccess { kubeconfig: args.kubeconfig, rate: Rate::default() };
-        let client = kube_client::connect(&access).await?;
+        let client = client::connect(&access).await?;
         anyhow::Ok(check_install::check(&client, &installation, Clock::wall()).await)
     })?;
     let mut exit = ExitCode::SUCCESS;

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod notices;
+pub(crate) mod scrapers;
 mod teller;
 
 use std::{
@@ -16,7 +17,7 @@ use prometheus_client::collector::Collector;
 use thiserror::Error;
 use tokio::{
     net::{TcpListener, TcpSocket},
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinHandle,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -25,18 +26,19 @@ use tracing::{error, info};
 use self::{
     cluster::{Cluster, ClusterOptions},
     notices::GateCollector,
+    scrapers::Scrapers,
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
-    discovery::{
-        file::{self, EndpointsFile, FileError},
-        kube::Lookup,
+    cluster::{
+        client::{self, ConnectError},
+        directory::Directory,
     },
-    kube_client::{self, ConnectError},
+    discovery::file::{self, EndpointsFile, FileError},
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
-    scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
+    scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool},
     serve::{
         admin::Admin,
         health,
@@ -44,7 +46,7 @@ use crate::{
         scaler::Scaler,
     },
     targets::Targets,
-    wake::{Reader, SourceClient, SourceClientError, SourcePool, Wants},
+    wake::{Reader, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
@@ -115,9 +117,9 @@ pub enum StartError {
     #[error("failed to listen on {address} for {what}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error("failed to make the HTTP client")]
-    Client { source: crate::scrape::ClientError },
+    Client { source: ClientError },
     #[error(transparent)]
-    WakeClient(#[from] SourceClientError),
+    WakeClient(ClientError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }
@@ -191,14 +193,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = kube_client::connect(&options.access).await?;
+            let client = client::connect(&options.access).await?;
             cluster = Some((client, options.as_ref().clone()));
         }
     }
     let sockets = Sockets::bind(&options)?;
     let addresses = sockets.addresses;
-    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
-    let wake_client = SourceClient::new(client.clone(), options.wake_authorities.clone())?;
+    let client = page_client(&options)?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -209,26 +210,24 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(commands, clock, tenancy);
-    let (directory, wants) = (watch::Sender::default(), Wants::default());
-    let follow_directory = directory.subscribe();
-    let cluster = cluster.map(|(client, options)| {
-        let lookup = Lookup { directory, wants: wants.clone() };
-        cluster::begin(client, options, fleet_events, lookup, &life)
-    });
+    let directory = Directory::default();
+    let cluster = cluster
+        .map(|(client, options)| cluster::begin(client, options, fleet_events, directory.clone(), &life));
     let metrics = Metrics::with_collectors(targets.clone(), clock, collectors(cluster.as_ref(), &life));
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
     let (source_sender, sources) = mpsc::channel(REPORTS);
     let source_pool = SourcePool::new(
         "targets",
-        Reader::new(wake_client.clone(), cluster.as_ref().map(Cluster::credentials)),
+        Reader::new(client.clone(), cluster.as_ref().map(Cluster::credentials)),
         clock,
-        (follow_directory.clone(), wants.clone()),
+        directory.clone(),
         options.wake_pace,
         metrics.wake_interval.clone(),
         source_sender,
     );
-    let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
+    let scrapers =
+        Scrapers { pods: ScrapePool::new(client.clone(), clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
@@ -256,7 +255,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
         tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
-        tasks.spawn(cluster.probe(wake_client, (follow_directory, wants), &life));
+        tasks.spawn(cluster.probe(client.clone(), directory, &life));
     }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))
@@ -281,6 +280,12 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         aggregator,
         aggregator_cancel,
     })
+}
+
+/// The client that fetches every page.
+fn page_client(options: &RunOptions) -> Result<PageClient, StartError> {
+    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
+    client.with_authorities(options.wake_authorities.clone()).map_err(StartError::WakeClient)
 }
 
 /// What is read when a page of our own metrics is asked for.

@@ -1,28 +1,42 @@
-//! What a scrape task needs of HTTP: one page by GET, and why there was none.
+//! What a task needs of HTTP: one page by GET, and why there was none.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, net::SocketAddr, time::Duration};
 
-use reqwest::Url;
+use http::HeaderValue;
+use url::Url;
 
-use super::page::Page;
 use scaler_core::page::NotMetrics;
 
-/// Fetches pages. A trait so that a scrape task can be driven through virtual time.
+use super::{page::Page, tls::Peer};
+
+/// Fetches pages. A trait so that a task can be driven through virtual time.
 pub trait Fetch: Clone + Send + Sync + 'static {
-    /// What is kept of one fetch for the next from the same server. The default is that there
-    /// was none.
+    /// What is kept of one fetch for the next. The default is that there was none.
     type Connection: Debug + Default + Send;
 
-    /// Fetches `url`. Does not bound its own time: the caller drops the future when the
-    /// scrape's time is over, and with it the connection that was in use.
+    /// Fetches what `request` asks for, over the connection that is kept where that leads to
+    /// the same address and the same server. Does not bound its own time: the caller drops the
+    /// future when the scrape's time is over, and with it the connection that was in use.
     ///
     /// # Errors
     /// Where there is no complete answer with status 200.
     fn fetch(
         &self,
         connection: &mut Self::Connection,
-        url: &Url,
+        request: &Request<'_>,
     ) -> impl Future<Output = Result<Page, ScrapeError>> + Send;
+}
+
+/// One page of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Where the server is. Nothing is ever looked up by name.
+    pub address: SocketAddr,
+    pub peer: &'a Peer,
+    /// Its path and query are what is asked for; its host is what the server is called.
+    pub url: &'a Url,
+    /// The header of that name.
+    pub authorization: Option<&'a HeaderValue>,
 }
 
 /// Why a scrape got no sample.

@@ -1,26 +1,23 @@
-//! GET over a TCP connection that its user keeps: what nearly every scrape is.
+//! GET over a connection that its user keeps.
 //!
 //! Written on the socket because of its numbers. Ten thousand endpoints are ten thousand
 //! connections that rest nearly all of the time, and a general client keeps buffers, a task
-//! and two channels for each; here a resting connection is its socket. What is not a plain
-//! GET to an address over plaintext goes through the general client.
+//! and two channels for each; here a resting connection is its socket. And a general client
+//! pools connections by name, while two pods behind one name are two servers.
 
 use std::{
     io::{self, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
-use http::HeaderValue;
-use reqwest::Url;
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
-};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{
     answer::{Answer, Complete},
-    fetch::ScrapeError,
+    fetch::{Request, ScrapeError},
     page::{Buffer, Buffers, Page},
+    stream::Stream,
+    tls::{Peer, Tls},
 };
 
 /// The most that is set aside for a body before it is there, in bytes.
@@ -28,57 +25,49 @@ const MOST_AHEAD: usize = 256 * 1024;
 /// The least room that a read gets.
 const LEAST_ROOM: usize = 4 * 1024;
 
-/// A connection without a request on it.
+/// A connection without a request on it. It belongs to the server that it leads to.
 #[derive(Debug)]
-pub(super) struct Resting(TcpStream);
-
-/// The address behind a URL that this client is for: plaintext, and no name to look up.
-pub(super) fn plain_address(url: &Url) -> Option<SocketAddr> {
-    if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
-        return None;
-    }
-    let host: IpAddr = url.host_str()?.trim_matches(['[', ']']).parse().ok()?;
-    Some(SocketAddr::new(host, url.port_or_known_default()?))
+pub(super) struct Resting {
+    stream: Stream,
+    address: SocketAddr,
+    peer: Peer,
 }
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a> {
-    pub(super) address: SocketAddr,
-    pub(super) url: &'a Url,
-    /// The header of that name.
-    pub(super) authorization: Option<&'a HeaderValue>,
-}
-
-/// Fetches a page over the connection that rests, which leads to the same address, or over a
-/// new one. At most `limit` bytes are taken for a page.
+/// Fetches a page over the connection that rests, where it leads to the server that is asked
+/// for, or over a new one. At most `limit` bytes are taken for a page.
 pub(super) async fn get(
     connection: &mut Option<Resting>,
     request: &Request<'_>,
+    tls: &Tls,
     limit: usize,
     buffers: &Buffers,
 ) -> Result<Page, ScrapeError> {
     // Taken out: whoever drops this future in the middle leaves no half an answer behind.
-    if let Some(resting) = connection.take().filter(Resting::is_alive) {
-        match exchange(resting.0, connection, request, limit, buffers).await {
+    if let Some(mut resting) = connection.take()
+        && resting.leads_to(request)
+        && resting.is_alive()
+    {
+        match exchange(resting, connection, request, limit, buffers).await {
             // The server closed the kept connection while the request was on its way: that
             // says nothing about the page.
             Err(Failure::Unanswered) => {}
             done => return done.map_err(Failure::into),
         }
     }
-    let stream = TcpStream::connect(request.address).await.map_err(connect_error)?;
-    // A request is one small write.
-    stream.set_nodelay(true).map_err(connect_error)?;
-    exchange(stream, connection, request, limit, buffers).await.map_err(Failure::into)
+    let Request { address, peer, .. } = *request;
+    let stream = Stream::connect(address, peer, tls).await?;
+    let fresh = Resting { stream, address, peer: peer.clone() };
+    exchange(fresh, connection, request, limit, buffers).await.map_err(Failure::into)
 }
 
 impl Resting {
-    /// False where the server has closed it, or said something that nobody asked for. Asks
-    /// the kernel only where the runtime has seen something happen.
-    pub(super) fn is_alive(&self) -> bool {
-        let seen = self.0.try_read(&mut [0]);
-        seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    fn leads_to(&self, request: &Request<'_>) -> bool {
+        self.address == request.address && self.peer == *request.peer
+    }
+
+    /// False where the server has closed it, or said something that nobody asked for.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.stream.is_quiet()
     }
 }
 
@@ -99,22 +88,23 @@ impl From<Failure> for ScrapeError {
     }
 }
 
-/// Sends the request and receives the answer. Leaves `stream` in `connection` where it can be
+/// Sends the request and receives the answer. Leaves `used` in `connection` where it can be
 /// used again.
 async fn exchange(
-    mut stream: TcpStream,
+    mut used: Resting,
     connection: &mut Option<Resting>,
     request: &Request<'_>,
     limit: usize,
     buffers: &Buffers,
 ) -> Result<Page, Failure> {
-    send(&mut stream, request, buffers).await.map_err(|_| Failure::Unanswered)?;
+    let stream = &mut used.stream;
+    send(stream, request, buffers).await.map_err(|_| Failure::Unanswered)?;
     stream.readable().await.map_err(|_| Failure::Unanswered)?;
     // No buffer was held while there was nothing to put into it.
     let mut buffer = buffers.take();
-    let answer = receive(&mut stream, &mut buffer, limit).await?;
+    let answer = receive(stream, &mut buffer, limit).await?;
     if answer.keep_alive {
-        *connection = Some(Resting(stream));
+        *connection = Some(used);
     }
     match answer.status {
         200 => Ok(buffer.into_page(answer.body)),
@@ -123,8 +113,8 @@ async fn exchange(
     }
 }
 
-async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) -> io::Result<()> {
-    let Request { address, url, authorization } = *request;
+async fn send(stream: &mut Stream, request: &Request<'_>, buffers: &Buffers) -> io::Result<()> {
+    let Request { url, authorization, .. } = *request;
     let mut buffer = buffers.take();
     let bytes = &mut buffer.bytes;
     write!(bytes, "GET {}", url.path())?;
@@ -134,7 +124,9 @@ async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) 
     // Plain text, so that a server that also speaks OpenMetrics does not choose that.
     write!(
         bytes,
-        " HTTP/1.1\r\nhost: {address}\r\nuser-agent: {}\r\naccept: {}\r\n",
+        " HTTP/1.1\r\nhost: {}:{}\r\nuser-agent: {}\r\naccept: {}\r\n",
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or_default(),
         super::client::USER_AGENT,
         super::client::ACCEPT
     )?;
@@ -144,7 +136,10 @@ async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) 
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    let sent = stream.write_all(bytes).await;
+    let sent = match stream.write_all(bytes).await {
+        Ok(()) => stream.flush().await,
+        failed => failed,
+    };
     if authorization.is_some() {
         // Buffers are shared: the next page must not be read over a token.
         bytes.fill(0);
@@ -152,7 +147,7 @@ async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) 
     sent
 }
 
-async fn receive(stream: &mut TcpStream, buffer: &mut Buffer, limit: usize) -> Result<Complete, Failure> {
+async fn receive(stream: &mut Stream, buffer: &mut Buffer, limit: usize) -> Result<Complete, Failure> {
     let mut answer = Answer::new(limit);
     let bytes = &mut buffer.bytes;
     loop {
@@ -170,13 +165,5 @@ async fn receive(stream: &mut TcpStream, buffer: &mut Buffer, limit: usize) -> R
             // An error's body is not waited for; then the connection is in its way.
             return Ok(Complete { status, body: 0..0, keep_alive: false });
         }
-    }
-}
-
-#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
-fn connect_error(error: io::Error) -> ScrapeError {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => ScrapeError::Refused,
-        _ => ScrapeError::Connect(error.to_string()),
     }
 }

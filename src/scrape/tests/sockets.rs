@@ -2,19 +2,20 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use reqwest::Url;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
 };
+use tokio_rustls::TlsAcceptor;
+use url::Url;
 
 use super::{
     super::{
-        Connection, DEFAULT_MAX_BODY, Fetch, Outcome, PageClient, ScrapeError, ScrapePlan, ScrapePool,
-        ScrapeReport,
+        Connection, DEFAULT_MAX_BODY, Fetch, Outcome, Page, PageClient, Peer, Request, ScrapeError,
+        ScrapePlan, ScrapePool, ScrapeReport,
     },
     id, page_of, plan, wanted,
 };
@@ -46,36 +47,81 @@ async fn scrape(address: SocketAddr, change: impl Fn(&mut ScrapePlan), count: us
     received
 }
 
-/// Who fetches: the client for plaintext to an address, and the general one.
+/// How a server is reached.
 #[derive(Clone, Copy, Debug)]
 enum By {
-    Address,
-    Name,
+    Plaintext,
+    Tls,
 }
 
 impl By {
-    const BOTH: [Self; 2] = [Self::Address, Self::Name];
+    const BOTH: [Self; 2] = [Self::Plaintext, Self::Tls];
 
     /// Fetches from `behaviour`, with 64 KiB for the page, on a fresh connection or on one
     /// that was used before. The hits are those of this fetch alone.
     async fn fetch(self, behaviour: Behaviour, reused: bool) -> (Result<usize, ScrapeError>, Hits) {
         let server = Fixture::start(Behaviour::Vllm { page: vllm_page(3, 2, 0.5) }).await.unwrap();
-        let host = match self {
-            Self::Address => "127.0.0.1",
-            Self::Name => "localhost",
+        let (address, peer, _front) = match self {
+            Self::Plaintext => (server.address(), Peer::Anybody, JoinSet::new()),
+            Self::Tls => {
+                let (address, front) = in_front_of(server.address()).await;
+                (address, Peer::Encrypted, front)
+            }
         };
-        let url: Url = format!("http://{host}:{}/metrics", server.address().port()).parse().unwrap();
         let (client, mut connection) = (PageClient::new(64 * 1024).unwrap(), Connection::default());
         if reused {
-            client.fetch(&mut connection, &url).await.unwrap();
+            get(&client, &mut connection, address, &peer).await.unwrap();
         }
         let before = server.hits();
         server.become_one_that(behaviour);
-        let result = client.fetch(&mut connection, &url).await.map(|page| page.len());
+        let result = get(&client, &mut connection, address, &peer).await.map(|page| page.len());
         let Hits { filtered, plain, connections } = server.hits();
         let connections = connections - before.connections;
         (result, Hits { filtered, plain: plain - before.plain, connections })
     }
+}
+
+async fn get(
+    client: &PageClient,
+    connection: &mut Connection,
+    address: SocketAddr,
+    peer: &Peer,
+) -> Result<Page, ScrapeError> {
+    let scheme = if *peer == Peer::Anybody { "http" } else { "https" };
+    let url: Url = format!("{scheme}://{address}/metrics").parse().unwrap();
+    client.fetch(connection, &Request { address, peer, url: &url, authorization: None }).await
+}
+
+/// A certificate that nobody vouches for.
+fn self_signed() -> TlsAcceptor {
+    let certified = rcgen::generate_simple_self_signed(["someone-else".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// TLS in front of a server that speaks plaintext: one connection for each.
+async fn in_front_of(server: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = self_signed();
+    let mut accepting = JoinSet::new();
+    accepting.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, acceptor) = (listener.accept().await.unwrap().0, acceptor.clone());
+            connections.spawn(async move {
+                let mut near = acceptor.accept(stream).await.unwrap();
+                let mut far = TcpStream::connect(server).await.unwrap();
+                // Either side may break off.
+                drop(copy_bidirectional(&mut near, &mut far).await);
+            });
+        }
+    });
+    (address, accepting)
 }
 
 #[tokio::test]
@@ -221,10 +267,9 @@ async fn what_breaks_after_the_first_byte_or_on_a_fresh_connection_is_not_tried_
 #[tokio::test]
 async fn an_error_that_is_short_keeps_the_connection() {
     let server = Fixture::start(Behaviour::Status(503)).await.unwrap();
-    let url: Url = format!("http://{}/metrics", server.address()).parse().unwrap();
     let (client, mut connection) = (client(), Connection::default());
     for _ in 0..3 {
-        let failed = client.fetch(&mut connection, &url).await.err();
+        let failed = get(&client, &mut connection, server.address(), &Peer::Anybody).await.err();
         assert_eq!(failed, Some(ScrapeError::Status(503)));
     }
     assert_eq!(server.hits().connections, 1);
@@ -234,7 +279,7 @@ async fn an_error_that_is_short_keeps_the_connection() {
 #[tokio::test]
 async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url: Url = format!("http://{}/metrics", listener.local_addr().unwrap()).parse().unwrap();
+    let address = listener.local_addr().unwrap();
     let answer = |page: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{page}", page.len());
     let (client, mut connection) = (client(), Connection::default());
     let serve = async |page: &str| {
@@ -246,14 +291,15 @@ async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
         stream.write_all(answer(page).as_bytes()).await.unwrap();
         stream
     };
-    let (page, mut stream) = tokio::join!(client.fetch(&mut connection, &url), serve("first"));
+    let (page, mut stream) =
+        tokio::join!(get(&client, &mut connection, address, &Peer::Anybody), serve("first"));
     assert_eq!(&*page.unwrap(), b"first");
     stream.write_all(b"HTTP/1.1 408 x\r\n\r\n").await.unwrap();
     // Until the client's side has seen it.
     while connection.is_alive() {
         tokio::task::yield_now().await;
     }
-    let (page, _) = tokio::join!(client.fetch(&mut connection, &url), serve("second"));
+    let (page, _) = tokio::join!(get(&client, &mut connection, address, &Peer::Anybody), serve("second"));
     assert_eq!(&*page.unwrap(), b"second");
 }
 
@@ -272,13 +318,7 @@ async fn a_page_over_the_limit_is_cut_off() {
 
 #[tokio::test]
 async fn https_pods_are_scraped_without_asking_who_vouches_for_them() {
-    let certified = rcgen::generate_simple_self_signed(["someone-else".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = self_signed();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut server = JoinSet::new();

@@ -8,30 +8,43 @@ use tokio::{
     time::{Instant, timeout},
 };
 
-use super::{
-    api::{FakeApi, LONGEST},
-    logs, pod,
+use crate::cluster::{
+    store::{
+        Selection,
+        feed::{Feed, News, Sink},
+    },
+    testing::{LONGEST, ScriptedApi, logs, pod},
 };
-use crate::discovery::kube::{
-    feed::{Feed, News},
-    pods,
-};
-use scaler_core::fleet::{Named, pod::PodObject};
+use scaler_core::fleet::pod::{CREATED_BY, Member};
 
 const PODS: &str = "/api/v1/pods";
 
+/// Passes everything on.
+struct Told(mpsc::Sender<News<Member>>);
+
+impl Sink for Told {
+    type Object = Member;
+
+    fn take(&mut self, news: News<Member>, _: &Selection, _: &str) -> bool {
+        self.0.try_send(news).is_ok()
+    }
+}
+
 struct Rig {
-    api: FakeApi,
-    news: mpsc::Receiver<News<PodObject>>,
+    api: ScriptedApi,
+    news: mpsc::Receiver<News<Member>>,
     following: JoinSet<()>,
 }
 
 impl Rig {
     fn start() -> Self {
-        let (client, api) = FakeApi::start();
+        let (client, api) = ScriptedApi::start();
         let (sender, news) = mpsc::channel(16);
         let mut following = JoinSet::new();
-        following.spawn(Feed::new(client, pods(), sender, std::convert::identity).follow());
+        let pods = Selection { labels: Some(CREATED_BY.to_owned()), ..Selection::all(PODS) };
+        following.spawn(async move {
+            Feed::new(client, "pods", false, Told(sender)).follow(pods).await;
+        });
         Self { api, news, following }
     }
 
@@ -40,10 +53,10 @@ impl Rig {
         let news = timeout(LONGEST, self.news.recv()).await.expect("there is no news");
         match news.expect("the feed has ended") {
             News::Listed(pods) => {
-                let names: Vec<_> = pods.iter().map(|pod| pod.object_name().name.to_string()).collect();
+                let names: Vec<_> = pods.iter().map(|(pod, _)| pod.name.to_string()).collect();
                 format!("listed {}", names.join(" "))
             }
-            News::Applied(pod) => format!("applied {}", pod.object_name().name),
+            News::Applied(pod, _) => format!("applied {}", pod.name),
             News::Deleted(name) => format!("deleted {}", name.name),
             News::Heard => "heard".to_owned(),
         }

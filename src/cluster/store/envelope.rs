@@ -1,22 +1,22 @@
 //! Objects as they come in: who they are, and as much of them as is used.
 
-use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-use scaler_core::fleet::ObjectName;
+use scaler_core::fleet::{ObjectName, collection::Object};
 
 /// One object of a list or of a watch event. One that can't be read still says who it is, so
 /// that it neither ends the watch nor takes the rest of its list with it.
 #[derive(Clone, Debug)]
-pub(super) struct Object<T> {
+pub(super) struct Envelope<T: Object> {
     pub name: ObjectName,
     /// `metadata.resourceVersion`: where a watch goes on from; empty where it is missing.
     pub version: String,
-    /// The fields that are used, or which of them is wrong and how.
-    pub fields: Result<T, String>,
+    /// The object itself, unless it plays no part; or which of its fields is wrong and how.
+    pub object: Result<Option<T>, String>,
 }
 
-impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
+impl<'de, T: Object> Deserialize<'de> for Envelope<T> {
     /// By way of a [`Value`] that is dropped at once: at no time is more than one whole object
     /// in memory.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -25,7 +25,7 @@ impl<'de, T: DeserializeOwned> Deserialize<'de> for Object<T> {
         Ok(Self {
             name: ObjectName::new(metadata("namespace"), metadata("name")),
             version: metadata("resourceVersion").to_owned(),
-            fields: serde_path_to_error::deserialize(value).map_err(|error| error.to_string()),
+            object: serde_path_to_error::deserialize(value).map(T::read).map_err(|error| error.to_string()),
         })
     }
 }
@@ -43,21 +43,21 @@ mod tests {
             "metadata": {"namespace": "team-a", "name": "demo", "resourceVersion": "42"},
             "spec": {"replicas": "two"}}}"#;
         let WatchEvent::Modified(object) =
-            serde_json::from_str::<WatchEvent<Object<InferenceSetObject>>>(text).unwrap()
+            serde_json::from_str::<WatchEvent<Envelope<InferenceSetObject>>>(text).unwrap()
         else {
             panic!("another event")
         };
         assert_eq!((object.name, &*object.version), (ObjectName::new("team-a", "demo"), "42"));
-        let fault = object.fields.unwrap_err();
+        let fault = object.object.unwrap_err();
         assert!(fault.contains("spec.replicas") && fault.contains("\"two\""), "{fault}");
     }
 
     #[test]
     fn what_is_no_object_at_all_has_no_name() {
         for text in ["7", "{}", r#"{"metadata": []}"#, r#"{"metadata": {"name": 3}}"#] {
-            let object: Object<InferenceSetObject> = serde_json::from_str(text).unwrap();
+            let object: Envelope<InferenceSetObject> = serde_json::from_str(text).unwrap();
             assert_eq!(object.name, ObjectName::new("", ""));
-            assert!(object.fields.is_err());
+            assert!(object.object.is_err());
         }
     }
 }

@@ -2,7 +2,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use sim::fake_api::FakeApi;
+use sim::api_server::ByPath;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/keda/leases/keda-kaito-scaler";
 
@@ -13,7 +13,7 @@ struct Process {
 }
 
 impl Process {
-    fn start(api: &FakeApi, identity: &str) -> Self {
+    fn start(api: &ByPath, identity: &str) -> Self {
         let candidate = Candidate {
             client: api.client(),
             namespace: "keda".into(),
@@ -39,13 +39,13 @@ impl Process {
     }
 }
 
-fn holder(api: &FakeApi) -> String {
+fn holder(api: &ByPath) -> String {
     api.get(PATH).unwrap()["spec"]["holderIdentity"].as_str().unwrap().to_owned()
 }
 
 #[tokio::test(start_paused = true)]
 async fn one_leads_and_hands_over_at_once_when_it_ends() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     let mut first = Process::start(&api, "first");
     first.leading(true).await;
     let mut second = Process::start(&api, "second");
@@ -68,7 +68,7 @@ async fn one_leads_and_hands_over_at_once_when_it_ends() {
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_that_died_is_succeeded_after_the_duration_on_our_clock() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     // Its clock is a year ahead, and it asked for 30 seconds.
     let spec = json!({"holderIdentity": "dead", "leaseDurationSeconds": 30, "renewTime": "2099-01-01T00:00:00.000000Z"});
     api.put(PATH, json!({"metadata": {"uid": "1"}, "spec": spec}));
@@ -80,7 +80,7 @@ async fn a_holder_that_died_is_succeeded_after_the_duration_on_our_clock() {
 
 #[tokio::test(start_paused = true)]
 async fn a_holder_cut_off_from_the_api_stops_to_lead_before_another_may() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     let mut process = Process::start(&api, "me");
     process.leading(true).await;
     let begin = Instant::now();
@@ -97,7 +97,7 @@ async fn a_holder_cut_off_from_the_api_stops_to_lead_before_another_may() {
 
 #[tokio::test(start_paused = true)]
 async fn of_many_that_start_at_once_one_leads() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     let processes: Vec<_> = (0..10).map(|n| Process::start(&api, &format!("candidate-{n}"))).collect();
     api.until(|api| api.requests("PUT") > 20).await;
     assert!(api.requests("POST") > 1, "several tried to create it");

@@ -3,6 +3,8 @@
 use std::{
     collections::{BTreeMap, VecDeque},
     convert::Infallible,
+    io,
+    sync::{Arc, Mutex},
     time::Duration,
 };
 
@@ -11,7 +13,6 @@ use http::{Request, Response, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use kube::{Client, client::Body};
-use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -19,47 +20,48 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
+use url::Url;
 
-use sim::access;
+use sim::api_server::rbac;
 
 /// Nothing that a test waits for takes longer.
-pub(super) const LONGEST: Duration = Duration::from_secs(3600);
+pub(crate) const LONGEST: Duration = Duration::from_secs(3600);
 
 type Frames = StreamBody<UnboundedReceiverStream<Result<Frame<Bytes>, Infallible>>>;
 
 /// The server's side.
-pub(super) struct FakeApi {
+pub(crate) struct ScriptedApi {
     calls: mpsc::UnboundedReceiver<Call>,
     /// Calls that came while another was waited for.
     parked: VecDeque<Call>,
 }
 
 /// A call that waits for its answer.
-pub(super) struct Call {
+pub(crate) struct Call {
     pub path: String,
     pub query: BTreeMap<String, String>,
     answer: oneshot::Sender<Response<Frames>>,
 }
 
 /// A watch that is open until this is dropped.
-pub(super) struct OpenWatch {
+pub(crate) struct OpenWatch {
     body: mpsc::UnboundedSender<Result<Frame<Bytes>, Infallible>>,
 }
 
-impl FakeApi {
-    pub(super) fn start() -> (Client, Self) {
+impl ScriptedApi {
+    pub(crate) fn start() -> (Client, Self) {
         let (sender, calls) = mpsc::unbounded_channel();
         let service = service_fn(move |request: Request<Body>| {
             let sender = sender.clone();
             async move {
                 assert_eq!(request.method(), http::Method::GET, "discovery only reads");
-                let unlisted = access::unlisted(request.method(), request.uri());
-                assert_eq!(unlisted, None, "not listed in sim::access");
+                let unlisted = rbac::unlisted(request.method(), request.uri());
+                assert_eq!(unlisted, None, "not listed in sim::api_server::rbac");
                 let url = Url::parse(&format!("http://api{}", request.uri())).unwrap();
                 let (answer, answered) = oneshot::channel();
                 let query = url.query_pairs().into_owned().collect();
                 let call = Call { path: url.path().to_owned(), query, answer };
-                let gone = || std::io::Error::other("the connection broke");
+                let gone = || io::Error::other("the connection broke");
                 sender.send(call).map_err(|_| gone())?;
                 answered.await.map_err(|_| gone())
             }
@@ -69,7 +71,7 @@ impl FakeApi {
 
     /// The next call for `path`. Gives up after an hour of virtual time, for without an end a
     /// test would wait for ever.
-    pub(super) async fn next(&mut self, path: &str) -> Call {
+    pub(crate) async fn next(&mut self, path: &str) -> Call {
         if let Some(found) = self.parked.iter().position(|call| call.path == path) {
             return self.parked.remove(found).unwrap();
         }
@@ -88,18 +90,18 @@ impl FakeApi {
 
 impl Call {
     #[track_caller]
-    pub(super) fn asks(&self, expected: &[(&str, Option<&str>)]) {
+    pub(crate) fn asks(&self, expected: &[(&str, Option<&str>)]) {
         for (key, value) in expected {
             assert_eq!(self.query.get(*key).map(String::as_str), *value, "{key} in {:?}", self.query);
         }
     }
 
     /// Answers with a whole list.
-    pub(super) fn list(self, version: &str, items: &[Value]) {
+    pub(crate) fn list(self, version: &str, items: &[Value]) {
         self.page(version, items, None);
     }
 
-    pub(super) fn page(self, version: &str, items: &[Value], next: Option<&str>) {
+    pub(crate) fn page(self, version: &str, items: &[Value], next: Option<&str>) {
         assert!(!self.query.contains_key("watch"), "{:?} is no list", self.query);
         let metadata = json!({"resourceVersion": version, "continue": next.unwrap_or_default()});
         self.json(
@@ -109,16 +111,22 @@ impl Call {
     }
 
     /// Opens a watch.
-    pub(super) fn watch(self) -> OpenWatch {
+    pub(crate) fn watch(self) -> OpenWatch {
         self.asks(&[("watch", Some("true")), ("allowWatchBookmarks", Some("true"))]);
         OpenWatch { body: self.respond(StatusCode::OK) }
     }
 
     /// What a group version serves.
-    pub(super) fn resources(self, plurals: &[&str]) {
+    pub(crate) fn resources(self, plurals: &[&str]) {
         let resources: Vec<_> = plurals
             .iter()
-            .map(|name| json!({"name": name, "singularName": "", "namespaced": true, "kind": "Any", "verbs": ["list"]}))
+            .map(|name| {
+                let kind = match *name {
+                    "inferencesets" => "InferenceSet",
+                    _ => "Any",
+                };
+                json!({"name": name, "singularName": "", "namespaced": true, "kind": kind, "verbs": ["list"]})
+            })
             .collect();
         let group = self.path.trim_start_matches("/apis/").to_owned();
         self.json(
@@ -127,11 +135,11 @@ impl Call {
         );
     }
 
-    pub(super) fn fail(self, code: u16, message: &str) {
+    pub(crate) fn fail(self, code: u16, message: &str) {
         self.fail_with(code, message, 0);
     }
 
-    pub(super) fn fail_with(self, code: u16, message: &str, retry_after_seconds: u32) {
+    pub(crate) fn fail_with(self, code: u16, message: &str, retry_after_seconds: u32) {
         let details = json!({"retryAfterSeconds": retry_after_seconds});
         let status = json!({
             "kind": "Status", "apiVersion": "v1", "status": "Failure",
@@ -156,20 +164,61 @@ impl Call {
 
 impl OpenWatch {
     /// Sends an event; false where nobody listens any more.
-    pub(super) fn send(&self, kind: &str, object: &Value) -> bool {
+    pub(crate) fn send(&self, kind: &str, object: &Value) -> bool {
         let line = format!("{}\n", json!({"type": kind, "object": object}));
         self.body.send(Ok(Frame::data(line.into()))).is_ok()
     }
 
-    pub(super) fn bookmark(&self, version: &str) -> bool {
+    pub(crate) fn bookmark(&self, version: &str) -> bool {
         let metadata = json!({"resourceVersion": version});
         self.send("BOOKMARK", &json!({"kind": "Any", "apiVersion": "v1", "metadata": metadata}))
     }
 
-    pub(super) fn error(&self, code: u16) -> bool {
+    pub(crate) fn error(&self, code: u16) -> bool {
         self.send(
             "ERROR",
             &json!({"kind": "Status", "status": "Failure", "code": code, "message": "so it is"}),
         )
     }
+}
+
+pub(crate) fn pod(name: &str, uid: &str, version: &str) -> Value {
+    json!({
+        "metadata": {
+            "namespace": "team-a",
+            "name": name,
+            "uid": uid,
+            "resourceVersion": version,
+            "creationTimestamp": "2026-01-02T03:04:05Z",
+            "labels": {"inferenceset.kaito.sh/created-by": "demo"},
+        },
+        "status": {"phase": "Running", "podIP": "10.0.0.1"},
+    })
+}
+
+pub(crate) fn inference_set(name: &str, replicas: u32, version: &str) -> Value {
+    let metadata = json!({"namespace": "team-a", "name": name, "resourceVersion": version});
+    json!({"metadata": metadata, "spec": {"replicas": replicas}})
+}
+
+/// What is logged by this thread while the guard lives.
+pub(crate) fn logs() -> (tracing::subscriber::DefaultGuard, impl Fn() -> String) {
+    #[derive(Clone, Default)]
+    struct Page(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Page {
+        fn write(&mut self, text: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(text)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let page = Page::default();
+    let writer = page.clone();
+    let subscriber = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone()).finish();
+    let read = move || String::from_utf8(page.0.lock().unwrap().clone()).unwrap();
+    (tracing::subscriber::set_default(subscriber), read)
 }

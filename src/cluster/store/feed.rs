@@ -13,38 +13,41 @@ use kube::{
     api::{ListParams, VersionMatch, WatchEvent, WatchParams},
     core::{ObjectList, Request},
 };
-use serde::de::DeserializeOwned;
 use thiserror::Error;
-use tokio::{
-    sync::mpsc,
-    time::{Instant, sleep, timeout},
-};
+use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
-use super::object::Object;
+use super::{Selection, envelope::Envelope};
 use crate::error_chain;
-use scaler_core::fleet::{Named, ObjectName};
+use scaler_core::fleet::{ObjectName, collection::Object};
 
-/// What is followed.
-#[derive(Clone, Debug)]
-pub(super) struct Collection {
-    /// For people, in the plural.
-    pub what: &'static str,
-    pub path: String,
-    pub labels: Option<String>,
-    /// Whether its kind may be missing: then following it ends where it is.
-    pub may_be_missing: bool,
-}
-
-/// What has come in.
+/// What has come in. An object that plays no part comes as `None`.
 #[derive(Clone, Debug)]
 pub(super) enum News<T> {
     /// All there is.
-    Listed(Vec<T>),
-    Applied(T),
+    Listed(Vec<(ObjectName, Option<T>)>),
+    Applied(ObjectName, Option<T>),
     Deleted(ObjectName),
     /// The server was heard from, and nothing has changed.
     Heard,
+}
+
+/// Who takes news in.
+pub(super) trait Sink {
+    type Object: Object;
+
+    /// `selection` is what is followed, and `version` the newest that was heard of. What is returned says whether anybody
+    /// wants more.
+    fn take(&mut self, news: News<Self::Object>, selection: &Selection, version: &str) -> bool;
+}
+
+/// Why following has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ended {
+    /// The API server has no such kind.
+    Missing,
+    /// Nobody reads the news any more.
+    Unread,
 }
 
 /// The server ends a watch by itself after this long; kube takes no more than 295 s.
@@ -59,12 +62,15 @@ const HEALTHY: Duration = Duration::from_secs(60);
 /// Objects on a page of a list that is not answered from the server's cache.
 const PAGE: u32 = 500;
 
-/// Follows one collection and tells `news` of it.
-pub(super) struct Feed<T, N> {
+/// Follows one collection and tells a sink of it.
+pub(super) struct Feed<S> {
     client: Client,
-    collection: Collection,
-    news: mpsc::Sender<N>,
-    as_news: fn(News<T>) -> N,
+    /// For people, in the plural.
+    what: &'static str,
+    /// Whether its kind may be missing: then following it ends where it is.
+    may_be_missing: bool,
+    sink: S,
+    selection: Selection,
     /// The newest version seen; empty before the first list.
     version: String,
     /// The server's cache could not answer the last list.
@@ -111,18 +117,14 @@ impl From<kube::Error> for Failure {
     }
 }
 
-impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
-    pub(super) fn new(
-        client: Client,
-        collection: Collection,
-        news: mpsc::Sender<N>,
-        as_news: fn(News<T>) -> N,
-    ) -> Self {
+impl<S: Sink> Feed<S> {
+    pub(super) fn new(client: Client, what: &'static str, may_be_missing: bool, sink: S) -> Self {
         Self {
             client,
-            collection,
-            news,
-            as_news,
+            what,
+            may_be_missing,
+            sink,
+            selection: Selection::default(),
             version: String::new(),
             bypass_cache: false,
             malformed: HashSet::new(),
@@ -130,8 +132,9 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
         }
     }
 
-    /// Ends where the kind is missing and may be, and where nobody reads the news any more.
-    pub(super) async fn follow(mut self) {
+    /// Follows `selection`, from its list on. May be dropped, and called again for another one.
+    pub(super) async fn follow(&mut self, selection: Selection) -> Ended {
+        self.selection = selection;
         loop {
             let started = Instant::now();
             let failure = match self.list().await {
@@ -142,15 +145,15 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
                 }
             };
             match failure {
-                Failure::Unread => return,
-                Failure::Missing if self.collection.may_be_missing => return,
+                Failure::Unread => return Ended::Unread,
+                Failure::Missing if self.may_be_missing => return Ended::Missing,
                 Failure::Forgotten => {
-                    debug!(what = self.collection.what, version = self.version, "forgotten: listing again");
+                    debug!(what = self.what, version = self.version, "forgotten: listing again");
                     if started.elapsed() < HEALTHY {
                         self.pace.pause(None).await;
                     }
                 }
-                failure => self.pace.failed(self.collection.what, &failure).await,
+                failure => self.pace.failed(self.what, &failure).await,
             }
         }
     }
@@ -158,9 +161,12 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
     /// Reads all there is: what the server has cached where that will do, for it costs etcd
     /// nothing, else page by page.
     async fn list(&mut self) -> Result<(), Failure> {
-        let request = Request::new(&self.collection.path);
-        let mut params =
-            ListParams { label_selector: self.collection.labels.clone(), ..ListParams::default() };
+        let request = Request::new(&self.selection.path);
+        let mut params = ListParams {
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields(),
+            ..ListParams::default()
+        };
         if self.bypass_cache {
             params.limit = Some(PAGE);
         } else {
@@ -173,12 +179,12 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
         let mut malformed = HashSet::new();
         loop {
             let page = request.list(&params).map_err(kube::Error::BuildRequest)?;
-            let page = self.client.request::<ObjectList<Object<T>>>(page);
+            let page = self.client.request::<ObjectList<Envelope<S::Object>>>(page);
             let page = timeout(ANSWER, page).await.map_err(|_| Failure::Silent)??;
             for object in page.items {
                 let name = object.name.clone();
                 match self.admit(object) {
-                    Some(object) => objects.push(object),
+                    Some(object) => objects.push((name, object)),
                     None => drop(malformed.insert(name)),
                 }
             }
@@ -191,8 +197,8 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
         }
         self.bypass_cache = false;
         self.malformed = malformed;
-        debug!(what = self.collection.what, count = objects.len(), version = self.version, "listed");
-        self.tell(News::Listed(objects)).await
+        debug!(what = self.what, count = objects.len(), version = self.version, "listed");
+        self.tell(News::Listed(objects))
     }
 
     /// Watches from the newest version on, until another list is needed.
@@ -209,7 +215,7 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
                 Ok(()) | Err(Failure::Broken(_) | Failure::Silent) if was_healthy => {}
                 Ok(()) => self.pace.pause(None).await,
                 Err(failure @ (Failure::Broken(_) | Failure::Silent)) => {
-                    self.pace.failed(self.collection.what, &failure).await;
+                    self.pace.failed(self.what, &failure).await;
                 }
                 Err(failure) => return failure,
             }
@@ -219,32 +225,34 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
     /// One watch. Ends well when the server ends it, and when it falls silent.
     async fn watch(&mut self) -> Result<(), Failure> {
         let params = WatchParams {
-            label_selector: self.collection.labels.clone(),
+            label_selector: self.selection.labels.clone(),
+            field_selector: self.selection.fields(),
             timeout: Some(WATCH_TIMEOUT_SECONDS),
             ..WatchParams::default()
         };
-        let request = Request::new(&self.collection.path).watch(&params, &self.version);
+        let request = Request::new(&self.selection.path).watch(&params, &self.version);
         let request = request.map_err(kube::Error::BuildRequest)?;
-        let started = self.client.request_events::<Object<T>>(request);
+        let started = self.client.request_events::<Envelope<S::Object>>(request);
         let events = timeout(ANSWER, started).await.map_err(|_| Failure::Silent)??;
         let mut events = pin!(events);
-        self.pace.working(self.collection.what);
-        self.tell(News::Heard).await?;
+        self.pace.working(self.what);
+        self.tell(News::Heard)?;
         loop {
             let Ok(event) = timeout(SILENCE, events.next()).await else { return Ok(()) };
             match event {
                 None => return Ok(()),
                 Some(Err(error)) => return Err(error.into()),
-                Some(Ok(event)) => self.take(event).await?,
+                Some(Ok(event)) => self.apply(event)?,
             }
         }
     }
 
-    async fn take(&mut self, event: WatchEvent<Object<T>>) -> Result<(), Failure> {
+    fn apply(&mut self, event: WatchEvent<Envelope<S::Object>>) -> Result<(), Failure> {
         let news = match event {
             WatchEvent::Added(object) | WatchEvent::Modified(object) => {
                 self.advance(object.version.clone());
-                self.admit(object).map_or(News::Heard, News::Applied)
+                let name = object.name.clone();
+                self.admit(object).map_or(News::Heard, |object| News::Applied(name, object))
             }
             WatchEvent::Deleted(object) => {
                 self.advance(object.version);
@@ -257,7 +265,7 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
             }
             WatchEvent::Error(status) => return Err(kube::Error::Api(status).into()),
         };
-        self.tell(news).await
+        self.tell(news)
     }
 
     /// An object without a version is no reason to start from the beginning.
@@ -268,15 +276,15 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
     }
 
     /// The object, or `None` where it can't be read; of each that can't be, one warning.
-    fn admit(&mut self, object: Object<T>) -> Option<T> {
-        match object.fields {
-            Ok(fields) => {
+    fn admit(&mut self, object: Envelope<S::Object>) -> Option<Option<S::Object>> {
+        match object.object {
+            Ok(admitted) => {
                 self.malformed.remove(&object.name);
-                Some(fields)
+                Some(admitted)
             }
             Err(fault) => {
                 if self.malformed.insert(object.name.clone()) {
-                    let (what, name) = (self.collection.what, &object.name);
+                    let (what, name) = (self.what, &object.name);
                     warn!(what, %name, fault, "an object can't be read and is left out");
                 }
                 None
@@ -284,8 +292,8 @@ impl<T: Named + DeserializeOwned + Clone + Send + 'static, N> Feed<T, N> {
         }
     }
 
-    async fn tell(&self, news: News<T>) -> Result<(), Failure> {
-        self.news.send((self.as_news)(news)).await.map_err(|_| Failure::Unread)
+    fn tell(&mut self, news: News<S::Object>) -> Result<(), Failure> {
+        if self.sink.take(news, &self.selection, &self.version) { Ok(()) } else { Err(Failure::Unread) }
     }
 }
 

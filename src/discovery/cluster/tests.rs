@@ -1,30 +1,30 @@
 //! All of discovery: what the aggregator is told, and when the process counts as ready.
 
-use std::{collections::BTreeSet, net::SocketAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, watch},
+    sync::mpsc,
     task::JoinSet,
     time::{Instant, timeout},
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{
-    api::{FakeApi, LONGEST, OpenWatch},
-    inference_set, logs, pod,
-};
+use super::Discovery;
 use crate::{
-    discovery::kube::{Discovery, Lookup},
+    cluster::{
+        directory::{Directory, FollowedPort},
+        store::Store,
+        testing::{LONGEST, OpenWatch, ScriptedApi, inference_set, logs, pod},
+    },
     readiness::{Gates, Readiness},
-    wake::Wants,
 };
 use scaler_core::{
     fleet::{
         ObjectName,
         model::{FleetEvent, InferenceSet},
     },
-    wake::{Directory, Missing, ServicePort},
+    wake::{Found, Missing, ServicePort},
 };
 
 const PODS: &str = "/api/v1/pods";
@@ -35,27 +35,29 @@ const BETA_SETS: &str = "/apis/kaito.sh/v1beta1/inferencesets";
 const ALPHA_SETS: &str = "/apis/kaito.sh/v1alpha1/inferencesets";
 
 struct Rig {
-    api: FakeApi,
+    api: ScriptedApi,
     events: mpsc::Receiver<FleetEvent>,
     readiness: Readiness,
-    directory: watch::Receiver<Arc<Directory>>,
-    wants: Wants,
+    directory: Directory,
+    /// What somebody reads.
+    followed: BTreeMap<ServicePort, FollowedPort>,
     cancel: CancellationToken,
     running: JoinSet<()>,
 }
 
 impl Rig {
     fn start() -> Self {
-        let (client, api) = FakeApi::start();
+        let (client, api) = ScriptedApi::start();
         let gates = Gates::new();
         let (sender, events) = mpsc::channel(64);
         let cancel = CancellationToken::new();
         let mut running = JoinSet::new();
-        let (directory, wants) = (watch::Sender::default(), Wants::default());
-        let follow = directory.subscribe();
-        let lookup = Lookup { directory, wants: wants.clone() };
-        running.spawn(Discovery::new(client, &gates).run(sender, lookup, cancel.clone()));
-        Self { api, events, readiness: gates.readiness(), directory: follow, wants, cancel, running }
+        let directory = Directory::default();
+        let (store, watching) = Store::new(client);
+        running.spawn(watching.run(cancel.clone()));
+        running.spawn(Discovery::new(store, &gates).run(sender, directory.clone(), cancel.clone()));
+        let (readiness, followed) = (gates.readiness(), BTreeMap::new());
+        Self { api, events, readiness, directory, followed, cancel, running }
     }
 
     /// With v1beta1, one InferenceSet, and what is given as pods, all told.
@@ -76,22 +78,36 @@ impl Rig {
     }
 
     /// Where a port of a Service in team-a is, once that is known.
-    async fn found(&mut self, service: &str, port: u16) -> Result<SocketAddr, Missing> {
+    async fn found(&mut self, service: &str, port: u16) -> Found {
+        let port = self.follow(service, port);
+        let known = async {
+            loop {
+                match port.find() {
+                    Some(found) => return found,
+                    None => port.moved().await,
+                }
+            }
+        };
+        timeout(LONGEST, known).await.expect("it stays unknown")
+    }
+
+    /// Follows a port from the first time on that it is asked about.
+    fn follow(&mut self, service: &str, port: u16) -> &mut FollowedPort {
         let port = ServicePort { service: ObjectName::new("team-a", service), port };
-        let known = self.directory.wait_for(|directory| directory.places.contains_key(&port));
-        timeout(LONGEST, known).await.expect("it stays unknown").unwrap().places[&port]
+        let directory = &self.directory;
+        self.followed.entry(port).or_insert_with_key(|port| directory.follow(port))
     }
 
     /// The same, once it is something else than `before`.
-    async fn found_other(
-        &mut self,
-        service: &str,
-        port: u16,
-        before: Result<SocketAddr, Missing>,
-    ) -> Result<SocketAddr, Missing> {
-        let port = ServicePort { service: ObjectName::new("team-a", service), port };
-        let changed = self.directory.wait_for(|directory| directory.places.get(&port) != Some(&before));
-        timeout(LONGEST, changed).await.expect("it stays as it is").unwrap().places[&port]
+    async fn found_other(&mut self, service: &str, port_number: u16, before: Found) -> Found {
+        let port = self.follow(service, port_number);
+        let changed = async {
+            while port.find().as_ref() == Some(&before) {
+                port.moved().await;
+            }
+        };
+        timeout(LONGEST, changed).await.expect("it stays as it is");
+        self.found(service, port_number).await
     }
 
     /// The next event in a line; signs of life are passed over.
@@ -107,6 +123,11 @@ impl Rig {
             }
         }
     }
+}
+
+/// One endpoint.
+fn at(address: &str) -> Found {
+    Ok([address.parse().unwrap()].into())
 }
 
 fn line(set: &InferenceSet) -> String {
@@ -262,8 +283,8 @@ async fn the_gateway_is_found_by_the_name_of_its_service() {
     assert_eq!(rig.event().await, "demo 2 [] demo-inferencepool @team-a/demo-inferencepool-epp:9090");
     assert_eq!(rig.found("demo-inferencepool-epp", 9090).await, Err(Missing::Endpoint));
     slices.send("MODIFIED", &slice("demo-inferencepool-epp", "10.0.0.7", true, "101"));
-    let address = "10.0.0.7:9090".parse().unwrap();
-    assert_eq!(rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await, Ok(address));
+    let found = rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await;
+    assert_eq!(found, at("10.0.0.7:9090"));
 
     // Another InferenceSet, and several at once, are one more list.
     let mut role = inference_set("chat-decode", 1, "60");
@@ -314,8 +335,7 @@ async fn what_a_trigger_names_is_found_by_its_service() {
     const SERVICES: &str = "/api/v1/services";
     let (mut rig, _pods, _sets) = Rig::started(&[]).await;
     rig.api.next(SLICES).await.list("100", &[]);
-    let port = ServicePort { service: ObjectName::new("team-a", "epp"), port: 80 };
-    rig.wants.set("a test", BTreeSet::from([port]));
+    rig.follow("epp", 80);
     let list = rig.api.next(SLICES).await;
     // The first watch, which is made anew for one name more.
     let list = if list.query.contains_key("watch") { rig.api.next(SLICES).await } else { list };
@@ -337,9 +357,8 @@ async fn what_a_trigger_names_is_found_by_its_service() {
         json!({"metadata": metadata, "spec": {"ports": [{"name": "metrics", "port": number, "targetPort": 9090}]}})
     };
     rig.api.next(SERVICES).await.list("200", &[service(80, "60")]);
-    assert_eq!(rig.found("epp", 80).await, Ok("10.0.0.9:9090".parse().unwrap()));
+    assert_eq!(rig.found("epp", 80).await, at("10.0.0.9:9090"));
     let services = rig.api.next(SERVICES).await.watch();
     services.send("MODIFIED", &service(81, "201"));
-    let before = Ok("10.0.0.9:9090".parse().unwrap());
-    assert_eq!(rig.found_other("epp", 80, before).await, Err(Missing::Port));
+    assert_eq!(rig.found_other("epp", 80, at("10.0.0.9:9090")).await, Err(Missing::Port));
 }
