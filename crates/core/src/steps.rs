@@ -10,8 +10,7 @@ thread_local! {
 }
 
 /// Notes that so many steps are taken.
-#[inline(always)]
-#[cfg_attr(not(test), allow(clippy::missing_const_for_fn))]
+#[inline]
 pub(crate) fn take(steps: usize) {
     #[cfg(test)]
     TAKEN.with(|taken| taken.set(taken.get() + steps));

@@ -173,7 +173,7 @@ fn select_run<'p>(
             continue;
         };
         for claim in claims {
-            visit(Selected { family: claim.family, part: claim.part, sample, type_line: *type_line });
+            visit(Selected { family: claim.family, part: claim.part, sample, type_line });
         }
     }
 }

@@ -89,6 +89,7 @@ impl LabelMatchers {
         Ok(Self(matchers))
     }
 
+    #[must_use]
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -92,7 +92,7 @@ fn series_are_told_apart_as_prometheus_does() {
         (r#"reason=~"deferred|capacity""#, true),
         (r#"reason=~"deferred|cap""#, false),
         (r#"engine=~"[0-9]+""#, true),
-        (r#"engine=~`\d{2}`"#, true),
+        (r"engine=~`\d{2}`", true),
         (r#"engine!~"1|2""#, true),
         (r#"model=~"a/b.c""#, true),
         (r#"reason=~"(?i)CAPACITY""#, true),

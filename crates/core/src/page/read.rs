@@ -3,7 +3,7 @@
 use std::{collections::HashMap, fmt};
 
 use super::{
-    super::exposition::{self, Kind, LabelText, Line},
+    super::exposition::{self, Kind, LabelText, Line, Selected},
     families::engine_of,
     sample::{Cumulative, Lack, PodDemand, PodSample, Reading, Series},
     series::fixed_hash,
@@ -38,14 +38,19 @@ pub struct PageRead {
 pub fn read_page(page: &[u8], wanted: &Wanted, kind: PageKind) -> PageRead {
     let mut tallies = Tallies::new(wanted.families.len());
     let mut awake = None;
-    let report = exposition::select(page, &wanted.selector, |selected| {
+    let mut visit = |tallies: &mut Tallies, selected: Selected<'_>| {
         let family = &wanted.families[selected.family];
         tallies.add(&selected, family, &wanted.hasher);
         if family.is_sleep_state && selected.sample.labels.get("sleep_state").is_some_and(is_awake) {
             // A pod with one engine awake serves.
             awake = Some(awake.unwrap_or(false) || selected.sample.value > 0.5);
         }
-    });
+    };
+    let mut report = exposition::select(page, &wanted.selector, |selected| visit(&mut tallies, selected));
+    if !tallies.engine_seen() {
+        let others = exposition::select(page, &wanted.others, |selected| visit(&mut tallies, selected));
+        report.rejected += others.rejected;
+    }
     tallies.finish();
 
     let reader = Reader { wanted, tallies: &tallies };
@@ -319,13 +324,10 @@ impl Reader<'_> {
     /// comes from whatever the user runs in its place.
     fn shows_engine(&self) -> bool {
         let is_there = |index: usize| self.tallies.get(index).is_some_and(Tally::has_samples);
-        let families = self.wanted.families.iter().enumerate();
-        let of_an_engine =
-            families.filter(|(_, family)| family.shows_engine).any(|(index, _)| is_there(index));
         let of_the_user = || {
             let own = |asked: &&Asked| engine_of(asked.name.family()).is_none();
             self.wanted.asked.iter().filter(own).any(|asked| asked.names.iter().any(|index| is_there(*index)))
         };
-        of_an_engine || of_the_user()
+        self.tallies.engine_seen() || of_the_user()
     }
 }

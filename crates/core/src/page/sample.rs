@@ -121,7 +121,9 @@ impl PodSample {
             format!("its page is of no known model server: it has {}{and_more}", families.join(", "))
         };
         if !self.similar.is_empty() {
-            text.push_str(&format!("; did you mean {}?", self.similar.join(" or ")));
+            text += "; did you mean ";
+            text += &self.similar.join(" or ");
+            text += "?";
         }
         Some(text.into())
     }

@@ -25,8 +25,9 @@ const LABEL_BYTES: usize = 4 * 1024 * 1024;
 pub(super) struct Tallies {
     /// For each wanted family its place below, plus one; 0 where it has no samples.
     places: Vec<u16>,
-    tallies: Vec<Tally>,
+    found: Vec<Tally>,
     label_bytes_left: usize,
+    engine_seen: bool,
 }
 
 /// One family.
@@ -50,38 +51,49 @@ pub(super) struct Tally {
 
 impl Tallies {
     pub(super) fn new(wanted: usize) -> Self {
-        Self { places: vec![0; wanted], tallies: Vec::with_capacity(8), label_bytes_left: LABEL_BYTES }
+        Self {
+            places: vec![0; wanted],
+            found: Vec::with_capacity(8),
+            label_bytes_left: LABEL_BYTES,
+            engine_seen: false,
+        }
     }
 
     /// Every sample was added.
     pub(super) fn finish(&mut self) {
-        self.tallies.iter_mut().for_each(Tally::finish);
+        self.found.iter_mut().for_each(Tally::finish);
+    }
+
+    /// Whether the page has samples of a family that shows that a model server is up.
+    pub(super) fn engine_seen(&self) -> bool {
+        self.engine_seen
     }
 
     /// Whether the page has samples of any.
     pub(super) fn any_seen(&self) -> bool {
-        !self.tallies.is_empty()
+        !self.found.is_empty()
     }
 
     pub(super) fn get(&self, index: usize) -> Option<&Tally> {
         let place = usize::from(*self.places.get(index)?);
-        self.tallies.get(place.checked_sub(1)?)
+        self.found.get(place.checked_sub(1)?)
     }
 
     /// Adds one sample of the family `index`, which is `family`.
     pub(super) fn add(&mut self, selected: &Selected<'_>, family: &WantedFamily, hasher: &RandomState) {
         let place = &mut self.places[selected.family];
         if *place == 0 {
+            self.engine_seen |= family.shows_engine;
             let mut tally = Tally::default();
             if family.is_foreign {
                 let declared = selected.declared();
                 tally.nature = declared.and_then(|(of, kind)| Nature::declared(&family.name, of, kind));
             }
-            self.tallies.push(tally);
+            self.found.push(tally);
             // More than 65,534 families are not wanted of anybody.
-            *place = u16::try_from(self.tallies.len()).unwrap_or(u16::MAX);
+            *place = u16::try_from(self.found.len()).unwrap_or(u16::MAX);
         }
-        let Some(tally) = self.tallies.get_mut(usize::from(*place) - 1) else { return };
+        let Some(tally) = self.found.get_mut(usize::from(*place) - 1) else { return };
         let labels = selected.sample.labels;
         if let Some(matchers) = &family.labels {
             if !take_from(&mut self.label_bytes_left, (labels.byte_len() + 1) * matchers.len()) {

@@ -30,8 +30,12 @@ use crate::{
 pub struct Wanted {
     pub(super) asked: Vec<Asked>,
     pub(super) families: Vec<WantedFamily>,
-    /// Indices of what is in `families` follow the same order.
+    /// Finds the families that are asked for, and those of the engines that these are of. Its
+    /// indices, and those of `others`, are those of `families`.
     pub(super) selector: Selector,
+    /// Finds those of other engines, on a page without any family of the first: looking for all
+    /// at once would take three times as long.
+    pub(super) others: Selector,
     pub(super) demand: DemandFamilies,
     pub(super) similar: Arc<Memo>,
     /// For telling series apart by their labels.
@@ -55,6 +59,7 @@ pub(super) struct Asked {
 }
 
 #[derive(Clone, Debug)]
+#[expect(clippy::struct_excessive_bools, reason = "independent facts about a family")]
 pub(super) struct WantedFamily {
     pub name: String,
     /// Which of its series are wanted; `None` where all are.
@@ -124,10 +129,27 @@ impl Wanted {
                 families[*index].buckets |= asked.buckets;
             }
         }
-        let selector = Selector::new(families.iter().map(|family| &family.name));
-        let query = query(&asked);
+        let engines = engines(&asked);
+        let is_asked =
+            |index| asked.iter().any(|it| it.names.contains(&index) || it.stand_ins.contains(&index));
+        let is_first: Vec<bool> = families
+            .iter()
+            .enumerate()
+            .map(|(index, family)| {
+                let of =
+                    |engine| engine == Engine::Kaito || engines.iter().any(|(asked, _)| *asked == engine);
+                engine_of(&family.name).is_none_or(of) || is_asked(index)
+            })
+            .collect();
+        // An empty name selects nothing, and keeps its place.
+        let those = |wanted: bool| {
+            let named = families.iter().zip(&is_first).map(move |(family, first)| (family, *first == wanted));
+            Selector::new(named.map(|(family, it)| if it { family.name.as_str() } else { "" }))
+        };
+        let (selector, others) = (those(true), those(false));
+        let query = query(&asked, &engines);
         let (similar, hasher) = (Arc::default(), RandomState::new());
-        Self { asked, families, selector, demand, similar, hasher, query }
+        Self { asked, families, selector, others, demand, similar, hasher, query }
     }
 
     /// The query that asks a server for these samples and no others: `name[]=…&name[]=…`.
@@ -228,7 +250,7 @@ impl Families {
     /// The index of the series of `name` with these `labels`, which are added if need be.
     fn intern(&mut self, name: &str, labels: Option<&Arc<LabelMatchers>>) -> usize {
         let list = &mut self.list;
-        let key = (name.to_owned(), labels.map(|labels| labels.to_string()));
+        let key = (name.to_owned(), labels.map(ToString::to_string));
         *self.index.entry(key).or_insert_with(|| {
             let known = family(name);
             let merge = known.map_or(Merge::Sum, |family| family.merge);
@@ -251,10 +273,22 @@ impl Families {
     }
 }
 
+/// The engines whose families are asked for, each with whether that is under Ray Serve; vLLM where
+/// it is none that we know.
+fn engines(asked: &[Asked]) -> Vec<(Engine, bool)> {
+    let of = |metric: &Asked| {
+        let name = metric.name.family();
+        Some((engine_of(name)?, is_under_ray(name)))
+    };
+    let engines: Vec<_> =
+        asked.iter().filter_map(of).filter(|(engine, _)| *engine != Engine::Kaito).collect();
+    if engines.is_empty() { vec![(Engine::Vllm, false)] } else { engines }
+}
+
 /// The sample names of the filtered page. They are those of the engines whose families are
 /// asked for (vLLM where it is none that we know); a name that a server does not know costs
 /// it a lookup.
-fn query(asked: &[Asked]) -> String {
+fn query(asked: &[Asked], engines: &[(Engine, bool)]) -> String {
     let mut names: Vec<String> = Vec::new();
     for metric in asked {
         let asked_name = metric.name.family();
@@ -272,12 +306,6 @@ fn query(asked: &[Asked]) -> String {
             }
         }
     }
-    let asked_engines: Vec<(Engine, bool)> = asked
-        .iter()
-        .filter_map(|metric| Some((engine_of(metric.name.family())?, is_under_ray(metric.name.family()))))
-        .filter(|(engine, _)| *engine != Engine::Kaito)
-        .collect();
-    let engines = if asked_engines.is_empty() { vec![(Engine::Vllm, false)] } else { asked_engines };
     for family in known_families() {
         let needed = matches!(
             family.concept,

@@ -39,6 +39,7 @@ impl Default for Wake {
 
 /// What to do for an InferenceSet.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "there is one at a time")]
 pub enum Decision {
     /// It doesn't ask for autoscaling: what we made for it goes.
     Off,

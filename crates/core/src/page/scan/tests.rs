@@ -82,8 +82,10 @@ s{e="1",quantile="0.50"} 4
 #[test]
 fn many_bounds_are_told_apart_like_few() {
     let bounds = || (0..400).chain(0..400);
-    let page: String = bounds().map(|n| format!("h_bucket{{le=\"{n}\"}} 1\n")).collect();
-    let scan = scan(format!("# TYPE h histogram\n{page}").as_bytes(), &[]);
+    let page = bounds().fold("# TYPE h histogram\n".to_owned(), |page, n| {
+        page + "h_bucket{le=\"" + &n.to_string() + "\"} 1\n"
+    });
+    let scan = scan(page.as_bytes(), &[]);
     let Merged::Histogram { buckets, .. } = &scan.families[0].merged else { panic!() };
     let expected: Vec<(String, Number)> = (0..400).map(|n| (n.to_string(), Number(2.0))).collect();
     assert_eq!(buckets, &expected);
