@@ -4,7 +4,8 @@ use std::path::PathBuf;
 
 use super::{
     fetch::{Fetch, Request, ScrapeError},
-    http1::{self, Resting},
+    http1::{self, Resting, Room},
+    large::LargePages,
     page::{Buffers, Page},
     tls::{ClientError, Tls},
 };
@@ -13,17 +14,12 @@ use super::{
 /// page of 300 KB.
 pub const DEFAULT_MAX_BODY: usize = 8 * 1024 * 1024;
 
-pub(super) const USER_AGENT: &str = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
-/// Plain text, so that a server that also speaks OpenMetrics does not choose that.
-pub(super) const ACCEPT: &str = "text/plain;version=0.0.4";
-
 /// Fetches pages. Goes through no proxy, looks no name up and follows no redirect: a page is
 /// where the request says. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct PageClient {
     tls: Tls,
-    buffers: Buffers,
-    max_body: usize,
+    room: Room,
 }
 
 /// What is kept for a server: the connection that the last fetch left behind, if it did. It is
@@ -43,7 +39,8 @@ impl PageClient {
     /// A client that reads at most `max_body` bytes of a page, and has no authority to verify
     /// certificates with.
     pub fn new(max_body: usize) -> Result<Self, ClientError> {
-        Ok(Self { tls: Tls::new()?, buffers: Buffers::default(), max_body })
+        let room = Room { limit: max_body, buffers: Buffers::default(), large: LargePages::new(max_body) };
+        Ok(Self { tls: Tls::new()?, room })
     }
 
     /// The same with the authorities of the system, and those in the file `more` (PEM).
@@ -56,6 +53,6 @@ impl Fetch for PageClient {
     type Connection = Connection;
 
     async fn fetch(&self, connection: &mut Connection, request: &Request<'_>) -> Result<Page, ScrapeError> {
-        http1::get(&mut connection.0, request, &self.tls, self.max_body, &self.buffers).await
+        http1::get(&mut connection.0, request, &self.tls, &self.room).await
     }
 }

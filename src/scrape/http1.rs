@@ -10,20 +10,38 @@ use std::{
     net::SocketAddr,
 };
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use bytes::BufMut;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    time::timeout_at,
+};
 
 use super::{
-    answer::{Answer, Complete},
+    answer::{Answer, AnswerError, Complete, MAX_HEAD},
     fetch::{Request, ScrapeError},
+    large::{LARGE, LargePages},
     page::{Buffer, Buffers, Page},
     stream::Stream,
     tls::{Peer, Tls},
 };
 
-/// The most that is set aside for a body before it is there, in bytes.
-const MOST_AHEAD: usize = 256 * 1024;
+const USER_AGENT: &str = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
+/// Plain text, so that a server that also speaks OpenMetrics does not choose that.
+const ACCEPT: &str = "text/plain;version=0.0.4";
+
+/// The most that is read at once, and set aside for a body before it is there, in bytes.
+const MOST_AT_ONCE: usize = 64 * 1024;
 /// The least room that a read gets.
 const LEAST_ROOM: usize = 4 * 1024;
+
+/// What the answers to all requests of a client may take.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    /// The largest page that is read, in bytes.
+    pub(super) limit: usize,
+    pub(super) buffers: Buffers,
+    pub(super) large: LargePages,
+}
 
 /// A connection without a request on it. It belongs to the server that it leads to.
 #[derive(Debug)]
@@ -34,20 +52,19 @@ pub(super) struct Resting {
 }
 
 /// Fetches a page over the connection that rests, where it leads to the server that is asked
-/// for, or over a new one. At most `limit` bytes are taken for a page.
+/// for, or over a new one.
 pub(super) async fn get(
     connection: &mut Option<Resting>,
     request: &Request<'_>,
     tls: &Tls,
-    limit: usize,
-    buffers: &Buffers,
+    room: &Room,
 ) -> Result<Page, ScrapeError> {
     // Taken out: whoever drops this future in the middle leaves no half an answer behind.
     if let Some(mut resting) = connection.take()
         && resting.leads_to(request)
         && resting.is_alive()
     {
-        match exchange(resting, connection, request, limit, buffers).await {
+        match exchange(resting, connection, request, room).await {
             // The server closed the kept connection while the request was on its way: that
             // says nothing about the page.
             Err(Failure::Unanswered) => {}
@@ -57,7 +74,7 @@ pub(super) async fn get(
     let Request { address, peer, .. } = *request;
     let stream = Stream::connect(address, peer, tls).await?;
     let fresh = Resting { stream, address, peer: peer.clone() };
-    exchange(fresh, connection, request, limit, buffers).await.map_err(Failure::into)
+    exchange(fresh, connection, request, room).await.map_err(Failure::into)
 }
 
 impl Resting {
@@ -79,6 +96,18 @@ enum Failure {
     Answered(ScrapeError),
 }
 
+impl From<AnswerError> for Failure {
+    fn from(error: AnswerError) -> Self {
+        Self::Answered(error.into())
+    }
+}
+
+impl From<ScrapeError> for Failure {
+    fn from(error: ScrapeError) -> Self {
+        Self::Answered(error)
+    }
+}
+
 impl From<Failure> for ScrapeError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -94,15 +123,14 @@ async fn exchange(
     mut used: Resting,
     connection: &mut Option<Resting>,
     request: &Request<'_>,
-    limit: usize,
-    buffers: &Buffers,
+    room: &Room,
 ) -> Result<Page, Failure> {
     let stream = &mut used.stream;
-    send(stream, request, buffers).await.map_err(|_| Failure::Unanswered)?;
+    send(stream, request, &room.buffers).await.map_err(|_| Failure::Unanswered)?;
     stream.readable().await.map_err(|_| Failure::Unanswered)?;
     // No buffer was held while there was nothing to put into it.
-    let mut buffer = buffers.take();
-    let answer = receive(stream, &mut buffer, limit).await?;
+    let mut buffer = room.buffers.take();
+    let answer = receive(stream, &mut buffer, request.namespace, room).await?;
     if answer.keep_alive {
         *connection = Some(used);
     }
@@ -127,8 +155,8 @@ async fn send(stream: &mut Stream, request: &Request<'_>, buffers: &Buffers) -> 
         " HTTP/1.1\r\nhost: {}:{}\r\nuser-agent: {}\r\naccept: {}\r\n",
         url.host_str().unwrap_or_default(),
         url.port_or_known_default().unwrap_or_default(),
-        super::client::USER_AGENT,
-        super::client::ACCEPT
+        USER_AGENT,
+        ACCEPT
     )?;
     if let Some(authorization) = authorization {
         bytes.extend_from_slice(b"authorization: ");
@@ -147,23 +175,80 @@ async fn send(stream: &mut Stream, request: &Request<'_>, buffers: &Buffers) -> 
     sent
 }
 
-async fn receive(stream: &mut Stream, buffer: &mut Buffer, limit: usize) -> Result<Complete, Failure> {
-    let mut answer = Answer::new(limit);
-    let bytes = &mut buffer.bytes;
+async fn receive(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    namespace: &str,
+    room: &Room,
+) -> Result<Complete, Failure> {
+    let mut answer = Answer::new(room.limit);
     loop {
-        bytes.reserve(answer.expected().clamp(LEAST_ROOM, MOST_AHEAD));
-        match stream.read_buf(bytes).await {
-            Ok(0) | Err(_) if bytes.is_empty() => return Err(Failure::Unanswered),
-            Ok(0) => return answer.closed().map_err(Failure::Answered),
-            Ok(_) => {}
-            Err(_) => return Err(Failure::Answered(ScrapeError::Broken)),
+        if buffer.bytes.len().saturating_add(answer.expected()) > LARGE {
+            // Boxed, for it is rare, and each task has room for it set aside.
+            return Box::pin(receive_large(stream, buffer, answer, namespace, room)).await;
         }
-        if let Some(complete) = answer.advance(bytes).map_err(Failure::Answered)? {
+        if let Some(complete) = receive_some(stream, &mut buffer.bytes, &mut answer, room.limit).await? {
             return Ok(complete);
         }
-        if let Some(status) = answer.status().filter(|status| *status != 200) {
-            // An error's body is not waited for; then the connection is in its way.
-            return Ok(Complete { status, body: 0..0, keep_alive: false });
+    }
+}
+
+/// Goes on with an answer that has turned out to be large, once it is admitted.
+async fn receive_large(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    mut answer: Answer,
+    namespace: &str,
+    room: &Room,
+) -> Result<Complete, Failure> {
+    let bytes = &mut buffer.bytes;
+    let announced = answer.announces_its_size().then(|| bytes.len().saturating_add(answer.expected()));
+    let mut admission = room.large.admit(namespace, announced).await?;
+    loop {
+        if bytes.len().saturating_add(answer.expected()) > admission.size() {
+            admission.grow().await?;
         }
+        let received =
+            timeout_at(admission.deadline, receive_some(stream, bytes, &mut answer, room.limit)).await;
+        admission.received(bytes.len());
+        if let Some(complete) = received.map_err(|_| ScrapeError::Stalled)?? {
+            admission.completed();
+            buffer.admission = Some(Box::new(admission));
+            return Ok(complete);
+        }
+        // However fast it comes: others have their turn between two pieces.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Receives what has come, and waits where nothing has. `None` where more is to come.
+async fn receive_some(
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    answer: &mut Answer,
+    limit: usize,
+) -> Result<Option<Complete>, Failure> {
+    reserve(bytes, answer.expected().clamp(LEAST_ROOM, MOST_AT_ONCE), limit);
+    match stream.read_buf(&mut bytes.limit(MOST_AT_ONCE)).await {
+        Ok(0) | Err(_) if bytes.is_empty() && answer.is_untouched() => return Err(Failure::Unanswered),
+        Ok(0) => return Ok(answer.closed().map(Some)?),
+        Ok(_) => {}
+        Err(_) => return Err(Failure::Answered(ScrapeError::Broken)),
+    }
+    if let Some(complete) = answer.advance(bytes)? {
+        return Ok(Some(complete));
+    }
+    // An error's body is not waited for; then the connection is in its way.
+    let failed = answer.status().filter(|status| *status != 200);
+    Ok(failed.map(|status| Complete { status, body: 0..0, keep_alive: false }))
+}
+
+/// Makes room for `more` bytes. A buffer grows by doubling, so that it is seldom moved, but not
+/// beyond what the largest answer takes.
+fn reserve(bytes: &mut Vec<u8>, more: usize, limit: usize) {
+    let (held, needed) = (bytes.capacity(), bytes.len() + more);
+    if held < needed {
+        let most = limit.saturating_add(MAX_HEAD + MOST_AT_ONCE);
+        bytes.reserve_exact((2 * held).min(most).max(needed) - bytes.len());
     }
 }

@@ -13,6 +13,7 @@ mod answer;
 mod client;
 mod fetch;
 mod http1;
+mod large;
 mod page;
 mod pod;
 mod pool;
@@ -27,6 +28,7 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 pub(crate) use self::pool::seed;
 pub use self::{
+    answer::{Answer, AnswerError, Complete, MAX_FRAMING, MAX_HEAD},
     client::{Connection, DEFAULT_MAX_BODY, PageClient},
     fetch::{Fetch, Outcome, Request, ScrapeError},
     page::Page,

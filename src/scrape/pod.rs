@@ -202,8 +202,13 @@ impl<F: Fetch> Endpoint<F> {
         let urls = self.urls.insert(urls);
         let mut kind = self.choice.first();
         loop {
-            let request =
-                Request { address: plan.address, peer: &urls.peer, url: urls.of(kind), authorization: None };
+            let request = Request {
+                address: plan.address,
+                peer: &urls.peer,
+                url: urls.of(kind),
+                namespace: &self.id.set.namespace,
+                authorization: None,
+            };
             let fetched = self.fetch.fetch(&mut self.connection, &request).await;
             let (answer, result) = read(fetched, &plan.wanted, kind);
             match self.choice.answered(kind, answer) {

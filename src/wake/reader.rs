@@ -80,7 +80,8 @@ impl<F: Fetch> SourceEndpoint<F> {
         limit: Duration,
     ) -> Result<Result<Page, ScrapeError>, Fault> {
         let Dial { address, peer, url } = self.dial.as_ref().map_err(Clone::clone)?;
-        let request = Request { address: *address, peer, url, authorization };
+        let namespace = self.source.service().map_or("", |port| &port.service.namespace);
+        let request = Request { address: *address, peer, url, namespace, authorization };
         let fetched = timeout(limit, fetch.fetch(&mut self.connection, &request)).await;
         Ok(fetched.unwrap_or(Err(ScrapeError::TimedOut(limit))))
     }
@@ -163,8 +164,11 @@ fn fault(error: ScrapeError) -> Fault {
         ScrapeError::NotHttp(_) | ScrapeError::NotMetrics(_) | ScrapeError::TooLarge { .. } => {
             Fault::NoSignals
         }
-        ScrapeError::TimedOut(_) | ScrapeError::Refused | ScrapeError::Connect(_) | ScrapeError::Broken => {
-            Fault::Passing(error.to_string().into())
-        }
+        ScrapeError::TimedOut(_)
+        | ScrapeError::Stalled
+        | ScrapeError::Crowded
+        | ScrapeError::Refused
+        | ScrapeError::Connect(_)
+        | ScrapeError::Broken => Fault::Passing(error.to_string().into()),
     }
 }

@@ -8,6 +8,7 @@ use tokio::{
     net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
+    time::timeout,
 };
 use tokio_rustls::TlsAcceptor;
 use url::Url;
@@ -24,7 +25,10 @@ use scaler_core::{
     config::trigger::Protocol,
     endpoint::page_choice::PageKind::{Filtered, Plain},
 };
-use sim::fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page};
+use sim::{
+    fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page},
+    hostile::Hostile,
+};
 
 const LOADED: &str = include_str!("../../../tests/data/loaded.txt");
 
@@ -89,7 +93,8 @@ async fn get(
 ) -> Result<Page, ScrapeError> {
     let scheme = if *peer == Peer::Anybody { "http" } else { "https" };
     let url: Url = format!("{scheme}://{address}/metrics").parse().unwrap();
-    client.fetch(connection, &Request { address, peer, url: &url, authorization: None }).await
+    let request = Request { address, peer, url: &url, namespace: "team-a", authorization: None };
+    client.fetch(connection, &request).await
 }
 
 /// A certificate that nobody vouches for.
@@ -207,7 +212,7 @@ async fn a_hostile_server_costs_only_its_own_value() {
     let cases = [
         (Behaviour::Hangs, Outcome::TimedOut),
         (Behaviour::ResetsMidBody, Outcome::Broken),
-        (Behaviour::NeverEnds, Outcome::TooLarge),
+        (Behaviour::Hostile(Hostile::Endless), Outcome::TooLarge),
         (Behaviour::NoHttp, Outcome::NotHttp),
         (Behaviour::NoMetrics, Outcome::NotMetrics),
         (Behaviour::Redirects { to: elsewhere.address() }, Outcome::Redirect),
@@ -303,6 +308,47 @@ async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
     assert_eq!(&*page.unwrap(), b"second");
 }
 
+/// Of what stands around a page no more is taken than of the page, over TLS as well.
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_before_its_time() {
+    let cases = [
+        (Hostile::Trailers, Outcome::NotHttp),
+        (Hostile::TinyChunks, Outcome::NotHttp),
+        (Hostile::Informational, Outcome::NotHttp),
+        (Hostile::Head, Outcome::NotHttp),
+        (Hostile::Endless, Outcome::TooLarge),
+        // Its size is over the limit of these fetches.
+        (Hostile::Dribble, Outcome::TooLarge),
+    ];
+    for (kind, expected) in cases {
+        for by in By::BOTH {
+            let fetched = timeout(Duration::from_secs(20), by.fetch(Behaviour::Hostile(kind), false));
+            let error = fetched.await.unwrap().0.unwrap_err();
+            assert_eq!(Outcome::from(&error), expected, "{kind:?}, {by:?}: {error}");
+        }
+    }
+}
+
+/// A large page that comes too slowly does not keep those of its neighbours waiting.
+#[tokio::test]
+async fn a_large_page_has_to_come_soon_once_it_is_admitted() {
+    let slow = Fixture::start(Behaviour::Hostile(Hostile::Dribble)).await.unwrap();
+    let large = "# large\n".repeat(100_000);
+    let quick = Fixture::start(Behaviour::Vllm { page: large.as_str().into() }).await.unwrap();
+    let client = client();
+    let fetch = async |server: &Fixture| {
+        get(&client, &mut Connection::default(), server.address(), &Peer::Anybody)
+            .await
+            .map(|page| page.len())
+    };
+    let (slow, quick) = tokio::join!(fetch(&slow), fetch(&quick));
+    assert_eq!(slow, Err(ScrapeError::Stalled));
+    // The slow one takes all that their namespace has until then: which of them was first?
+    assert!(matches!(quick, Ok(_) | Err(ScrapeError::Crowded)), "{quick:?}");
+    let again = Fixture::start(Behaviour::Vllm { page: large.as_str().into() }).await.unwrap();
+    assert_eq!(fetch(&again).await, Ok(large.len()));
+}
+
 #[tokio::test]
 async fn a_page_over_the_limit_is_cut_off() {
     // Announced or not, and exactly at the limit.
@@ -312,7 +358,7 @@ async fn a_page_over_the_limit_is_cut_off() {
         assert_eq!(by.fetch(page_of(limit), false).await.0, Ok(limit), "{by:?}");
         let too_large = Err(ScrapeError::TooLarge { limit });
         assert_eq!(by.fetch(page_of(limit + 1), false).await.0, too_large, "{by:?}");
-        assert_eq!(by.fetch(Behaviour::NeverEnds, false).await.0, too_large, "{by:?}");
+        assert_eq!(by.fetch(Behaviour::Hostile(Hostile::Endless), false).await.0, too_large, "{by:?}");
     }
 }
 

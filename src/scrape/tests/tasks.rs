@@ -385,7 +385,7 @@ async fn an_answer_that_is_no_page_says_what_it_is() {
     assert_eq!(
         error,
         "the answer is JSON, not a metrics page: TensorRT-LLM serve has its metrics page at /prometheus/metrics \
-         (metricPath)"
+         (metricPath, annotation metric-path)"
     );
     assert_eq!(bench.server.kinds(), [Filtered, Plain]);
 }

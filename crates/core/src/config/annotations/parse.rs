@@ -9,7 +9,7 @@ use crate::{
     config::{
         fields::{self, Fields},
         problem::{Problem, Problems},
-        trigger::{Combine, Policy, WakeSource, policy},
+        trigger::{self, Combine, Policy, WakeSource, policy},
         yaml::YamlProblem,
     },
     names::MetricName,
@@ -35,6 +35,8 @@ pub const KEYS: &[&str] = &[
     "polling-interval",
     "cooldown-period",
     "scrape-interval",
+    "metric-port",
+    "metric-path",
     "scaleup-gate-deadline",
     "scale-to-zero",
     "wake-source",
@@ -107,6 +109,8 @@ impl Reader<'_> {
         let polling_interval = self.fields.integer("polling-interval", 1..=INT32_MAX);
         let cooldown_period = self.fields.integer("cooldown-period", 0..=INT32_MAX);
         let scrape_interval = self.fields.duration("scrape-interval", INTERVAL);
+        let metric_port = self.fields.read("metric-port", trigger::A_PORT, trigger::port);
+        let metric_path = self.fields.read("metric-path", trigger::A_PATH, trigger::path);
         let in_flight_deadline = self.fields.duration("scaleup-gate-deadline", DEADLINE);
         let scale_to_zero = self.fields.boolean("scale-to-zero").unwrap_or(false);
         let wake_source = self.fields.read("wake-source", WakeSource::ALLOWED, WakeSource::parse);
@@ -118,6 +122,8 @@ impl Reader<'_> {
             polling_interval: polling_interval.unwrap_or(15),
             cooldown_period,
             scrape_interval,
+            metric_port,
+            metric_path: metric_path.map(str::to_owned),
             in_flight_deadline,
             scale_to_zero,
             wake_source,

@@ -43,6 +43,7 @@ mod tests;
 use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
+pub(super) use parse::{A_PATH, A_PORT, path, port};
 pub use parse::{KEYS, unknown_keys};
 
 use crate::{
