@@ -25,7 +25,11 @@ fn run_refuses_what_it_cannot_serve() {
     let broken = folder.path().join("broken.yaml");
     fs::write(&broken, "inferenceSets:\n  - namespace: a\n    name: b\n    replicas: many\n").unwrap();
     let broken = broken.to_str().unwrap();
-    let cases: [(&[&str], &[&str]); 6] = [
+    let cases: [(&[&str], &[&str]); 7] = [
+        (
+            &["run", "--cluster-domain", "Cluster.local"],
+            &["--cluster-domain", "Cluster.local", "small letters"],
+        ),
         (&["run", "--endpoints-file", good], &["--insecure-grpc"]),
         (
             &["run", "--endpoints-file", good, "--insecure-grpc", "--bind-address", "0.0.0.0"],

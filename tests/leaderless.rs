@@ -20,7 +20,7 @@ use keda_kaito_scaler::{
 use keda_proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 use kube::Api;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
-use scaler_core::{fleet::tenancy::Tenancy, lease::Timing, names::CLUSTER_DOMAIN};
+use scaler_core::{fleet::tenancy::Tenancy, lease::Timing, names::service_host};
 use serde_json::json;
 use sim::{
     api_server::ApiServer,
@@ -43,6 +43,8 @@ const NAMESPACE: &str = "team-a";
 const SERVICE: &str = "keda-kaito-scaler-svc";
 const SECRETS: [&str; 3] = ["server-certs", "client-certs", "ca"];
 const LEASE: &str = "keda-kaito-scaler";
+/// Not the one that clusters have by default.
+const DOMAIN: &str = "k8s.example.com";
 const PICKER: &str = "demo-inferencepool-epp";
 const PICKER_PORT: u16 = 9090;
 
@@ -60,6 +62,15 @@ fn cluster(picker: &Fixture) -> ApiServer {
         "apiVersion": "kaito.sh/v1beta1", "kind": "InferenceSet",
         "metadata": {"namespace": NAMESPACE, "name": "demo"},
         "spec": {"replicas": 0}, "status": {"readyReplicas": 0},
+    }));
+    server.put(json!({
+        "apiVersion": "kaito.sh/v1beta1", "kind": "InferenceSet",
+        "metadata": {"namespace": NAMESPACE, "name": "provisioned", "annotations": {
+            "scaledobject.kaito.sh/auto-provision": "true",
+            "scaledobject.kaito.sh/threshold": "10",
+            "scaledobject.kaito.sh/max-replicas": "5",
+        }},
+        "spec": {"replicas": 1}, "status": {"readyReplicas": 0},
     }));
     server.put(json!({
         "apiVersion": "v1", "kind": "Service",
@@ -101,7 +112,7 @@ async fn scaler(access: ClusterAccess) -> Running {
             client_secret,
             ca_secret,
             service: SERVICE.to_owned(),
-            cluster_domain: CLUSTER_DOMAIN.to_owned(),
+            cluster_domain: DOMAIN.to_owned(),
             leaf_life: Duration::from_secs(86_400),
         },
         election: Some(Election {
@@ -147,7 +158,7 @@ async fn connect(server: &ApiServer, scaler: &Running) -> Channel {
     let dial = tower::service_fn(move |_: http::Uri| {
         let client = client.clone();
         async move {
-            let name = ServerName::try_from(format!("{SERVICE}.{KEDA}.svc")).unwrap();
+            let name = ServerName::try_from(service_host(SERVICE, KEDA, DOMAIN)).unwrap();
             let stream = TcpStream::connect(address).await?;
             Ok::<_, std::io::Error>(TokioIo::new(client.connect(name, stream).await?))
         }
@@ -207,6 +218,10 @@ async fn a_model_wakes_while_nobody_may_lead() {
     let mut stream = keda.stream_is_active(object.clone()).await.unwrap().into_inner();
     assert!(!keda.is_active(object.clone()).await.unwrap().into_inner().result, "it sleeps");
     says(&scaler, "keda_kaito_scaler_provisioning 1").await;
+    let made = || server.get("ScaledObject", NAMESPACE, "provisioned");
+    timeout(PATIENCE, server.until(|_| made().is_some())).await.expect("a ScaledObject");
+    let address = &made().unwrap()["spec"]["triggers"][0]["metadata"]["scalerAddress"];
+    assert_eq!(*address, format!("{}:{}", service_host(SERVICE, KEDA, DOMAIN), scaler.grpc_address().port()));
 
     // The Lease is gone, and nobody can have it again.
     for method in [Method::GET, Method::PUT, Method::POST, Method::PATCH] {
