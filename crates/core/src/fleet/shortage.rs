@@ -123,7 +123,8 @@ mod tests {
 
     #[test]
     fn one_after_the_other_is_lost_without_end() {
-        let lost: Vec<(u64, u32, usize)> = (0..1_000).map(|n| (n, 1_000, 999 - n as usize)).collect();
+        let lost: Vec<(u64, u32, usize)> =
+            (0..1_000).zip((0..1_000).rev()).map(|(second, living)| (second, 1_000, living)).collect();
         let missing = followed(&lost);
         assert_eq!(missing.len(), MOST);
         assert_eq!(missing.iter().map(|(_, replicas)| replicas).sum::<u32>(), 1_000);

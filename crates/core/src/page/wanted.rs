@@ -45,6 +45,7 @@ pub struct Wanted {
 
 /// One metric by the name under which targets ask for it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a use of its own, any of them together")]
 pub(super) struct Asked {
     pub name: MetricName,
     pub value: bool,

@@ -106,7 +106,8 @@ fn more_series_than_are_told_apart_are_unknown_with_that_reason() {
     let histograms = |count| read(page(count, one), &[histogram("h", false)], Plain).sample;
     assert!(histograms(most).reading(&name("h")).is_some());
     assert_eq!(histograms(most + 1).lack(&name("h")), Some(Lack::TooManySeries));
-    let buckets: String = (0..64).map(|le| format!("h_bucket{{n=\"N\",le=\"{le}\"}} 1\n")).collect();
+    let buckets: String =
+        (0..64).map(|le| format!("h_bucket{{n=\"N\",le=\"{le}\"}} 1\n")).collect::<Vec<_>>().concat();
     let wide = |count| read(page(count, &format!("{buckets}{one}")), &[histogram("h", true)], Plain).sample;
     assert!(wide(Cumulative::MOST_BUCKETS / 64).reading(&name("h")).is_some());
     assert_eq!(wide(Cumulative::MOST_BUCKETS / 64 + 1).lack(&name("h")), Some(Lack::TooManySeries));

@@ -72,7 +72,7 @@ fn an_engine_that_holds_requests_and_generates_nothing_is_stalled() {
 fn its_requests_stay_demand_and_its_rate_is_unknown() {
     let stuck = read(&[FROZEN, Page { second: 301, ..FROZEN }]);
     let one = set(1);
-    let snapshot = decide(&trigger(&[]), &observed(&one, &[stuck.clone()]));
+    let snapshot = decide(&trigger(&[]), &observed(&one, std::slice::from_ref(&stuck)));
     assert_eq!((value(&snapshot), snapshot.demand.amount), (Ok(15.0), 121.0));
     assert_eq!(snapshot.activity, Activity::Active(Cause::Demand));
 
