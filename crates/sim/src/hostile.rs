@@ -154,7 +154,7 @@ mod tests {
             assert!((LIMIT - 2048..=LIMIT).contains(&page.len()), "{kind:?}: {} bytes", page.len());
             assert!(page.starts_with(ENGINE.as_bytes()) && page.ends_with(b"\n"), "{kind:?}");
         }
-        let lines = |kind: Hostile| kind.page().unwrap().iter().filter(|byte| **byte == b'\n').count();
+        let lines = |kind: Hostile| kind.page().unwrap().split(|byte| *byte == b'\n').skip(1).count();
         assert!(lines(Hostile::ManyBounds) > 250_000);
         assert!(lines(Hostile::ManyFamilies) > 200_000);
     }
