@@ -96,7 +96,7 @@ fn push_latency(c: &mut Criterion) {
         (clock, stream.expect("a stream").into_inner())
     });
     let say = |queued: f64| {
-        let sample = GatewaySample { queued: Some(queued), refused_total: 0.0 };
+        let sample = GatewaySample { queued: Some(queued), ..GatewaySample::default() };
         let (at, interval) = (clock.now(), Duration::from_millis(100));
         SourceReport { source: source.clone(), at, interval, outcome: Ok(vec![(pool.into(), sample)]) }
     };

@@ -12,7 +12,7 @@ use scaler_core::{
     endpoint::{pod::REJECTION_SPAN, staleness::staleness_limit, window::Window},
     fleet::model::InferenceSet,
     names::InferenceSetKey,
-    page::{picker::GatewaySample, sample::Histogram},
+    page::picker::GatewaySample,
     time::Moment,
     wake::{Fault, Reading, Source},
 };
@@ -162,8 +162,7 @@ impl GatewayState {
         self.tried = true;
         match outcome {
             Ok(sample) => {
-                let refused = Histogram { count: sample.refused_total, ..Histogram::default() };
-                self.refusals.push(at, &refused);
+                self.refusals.push(at, &sample.refused);
                 self.latest = Some((at, sample));
                 self.fault = None;
             }
@@ -174,18 +173,18 @@ impl GatewayState {
     /// Requests held, and refused over the last 30 s; `None` where that is unknown.
     #[must_use]
     pub(super) fn demand(&self, now: Moment) -> Option<f64> {
-        let (at, sample) = self.latest?;
-        if now.saturating_since(at) >= self.staleness {
+        let (at, sample) = self.latest.as_ref()?;
+        if now.saturating_since(*at) >= self.staleness {
             return None;
         }
-        let refused = self.refusals.delta().map_or(0.0, |delta| delta.increase.count);
+        let refused = self.refusals.delta().map_or(0.0, |delta| delta.count());
         Some(sample.queued.unwrap_or(0.0) + refused)
     }
 
     /// When the newest sample was read.
     #[must_use]
     pub(super) fn newest(&self) -> Option<Moment> {
-        self.latest.map(|(at, _)| at)
+        self.latest.as_ref().map(|(at, _)| *at)
     }
 
     #[must_use]
@@ -239,7 +238,7 @@ mod tests {
 
     fn says(gateways: &mut Gateways, source: Source, samples: &[(&str, f64)]) -> BTreeSet<String> {
         let samples = samples.iter().map(|(pool, queued)| {
-            ((*pool).into(), GatewaySample { queued: Some(*queued), refused_total: 0.0 })
+            ((*pool).into(), GatewaySample { queued: Some(*queued), ..GatewaySample::default() })
         });
         let interval = Duration::from_millis(100);
         let report = SourceReport { source, at: AT, interval, outcome: Ok(samples.collect()) };

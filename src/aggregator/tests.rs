@@ -181,13 +181,13 @@ impl Rig {
     }
 
     async fn gateway_says(&self, queued: f64) {
-        let sample = GatewaySample { queued: Some(queued), refused_total: 0.0 };
+        let sample = GatewaySample { queued: Some(queued), ..GatewaySample::default() };
         let (source, plan) = {
             let sources = self.asked.sources.lock().unwrap();
             let (source, plan) = sources.iter().next().expect("a source is read");
             (source.clone(), plan.clone())
         };
-        let outcome = Ok(plan.pools.iter().map(|pool| (pool.clone(), sample)).collect());
+        let outcome = Ok(plan.pools.iter().map(|pool| (pool.clone(), sample.clone())).collect());
         let interval = Duration::from_millis(100);
         let report = SourceReport { source, at: self.clock.now(), interval, outcome };
         self.sources.send(report).await.unwrap();

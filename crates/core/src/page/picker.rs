@@ -1,9 +1,13 @@
 //! The page of a gateway's endpoint picker (EPP): where demand shows while there is no replica.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use memchr::memmem;
 
+use super::{
+    sample::{Cumulative, Series},
+    series::series_id,
+};
 use crate::exposition::{Selector, select};
 
 /// Requests that its flow control holds, by the name it has had since the rename, and before.
@@ -20,14 +24,15 @@ const PREFIXES: [&str; 4] =
     ["llm_d_epp_", "inference_extension_", "inference_objective_", "inference_model_"];
 
 /// One scrape of one endpoint picker, for one inference pool.
-#[derive(Clone, Copy, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct GatewaySample {
     /// Requests held, over all fairness classes and priorities. `None` where the family is
     /// missing: flow control is off, or has held nothing since the picker started, for a
     /// labelled gauge has no series before. A page cannot tell the two apart.
     pub queued: Option<f64>,
-    /// Requests refused because no endpoint could serve, since the picker started.
-    pub refused_total: f64,
+    /// Requests refused because no endpoint could serve, since the picker started, series by
+    /// series.
+    pub refused: Cumulative,
 }
 
 /// Reads an endpoint picker's page. Compiled once.
@@ -63,21 +68,22 @@ impl GatewayPage {
             if !value.is_finite() {
                 return;
             }
-            let is_refusal = selected.family >= QUEUE.len();
-            if is_refusal
+            let refusals = selected.family.checked_sub(QUEUE.len());
+            if refusals.is_some()
                 && labels.get("error_code").is_none_or(|code| code.unescape() != "ServiceUnavailable")
             {
                 return;
             }
+            let series = refusals.map(|_| series_id(labels));
             let Some(pool) = labels.get("inference_pool") else {
-                of_all.add(selected.family, value);
+                of_all.add(selected.family, series, value);
                 return;
             };
             let pool = pool.unescape();
             let first = by_name.partition_point(|index| *pools[*index] < *pool);
             let ours = by_name[first..].iter().take_while(|index| *pools[**index] == *pool);
             for index in ours {
-                tallies[*index].add(selected.family, value);
+                tallies[*index].add(selected.family, series, value);
             }
         });
         if !is_picker && !PREFIXES.iter().any(|prefix| memmem::find(page, prefix.as_bytes()).is_some()) {
@@ -89,19 +95,35 @@ impl GatewayPage {
 
 /// What a page says of one pool, by the families in the selector's order.
 #[derive(Clone, Debug, Default)]
-struct Tally([Option<f64>; QUEUE.len() + ERRORS.len()]);
+struct Tally {
+    queues: [Option<f64>; QUEUE.len()],
+    /// By series.
+    refusals: [BTreeMap<u64, f64>; ERRORS.len()],
+}
 
 impl Tally {
-    fn add(&mut self, family: usize, value: f64) {
-        if let Some(sum) = self.0.get_mut(family) {
-            *sum = Some(sum.unwrap_or(0.0) + value.max(0.0));
+    /// `series`: which one it is, of a family of refusals.
+    fn add(&mut self, family: usize, series: Option<u64>, value: f64) {
+        let value = value.max(0.0);
+        if let Some(queue) = self.queues.get_mut(family) {
+            *queue = Some(queue.unwrap_or(0.0) + value);
+        } else if let Some(refusals) = self.refusals.get_mut(family - QUEUE.len()) {
+            let series = series.unwrap_or_default();
+            // What is beyond the bound is taken for one series.
+            let full = refusals.len() >= Cumulative::MOST_SERIES && !refusals.contains_key(&series);
+            *refusals.entry(if full { u64::MAX } else { series }).or_default() += value;
         }
     }
 
     fn with(mut self, more: &Self) -> Self {
-        for (family, value) in more.0.iter().enumerate() {
-            if let Some(value) = value {
-                self.add(family, *value);
+        for (family, queue) in more.queues.iter().enumerate() {
+            if let Some(value) = queue {
+                self.add(family, None, *value);
+            }
+        }
+        for (family, refusals) in (QUEUE.len()..).zip(&more.refusals) {
+            for (series, value) in refusals {
+                self.add(family, Some(*series), *value);
             }
         }
         self
@@ -109,9 +131,12 @@ impl Tally {
 
     /// All names of a family are one thing: the newest that is there counts.
     fn sample(self) -> GatewaySample {
-        let (queues, errors) = self.0.split_at(QUEUE.len());
-        let newest = |names: &[Option<f64>]| names.iter().find_map(|value| *value);
-        GatewaySample { queued: newest(queues), refused_total: newest(errors).unwrap_or(0.0) }
+        let refusals = self.refusals.into_iter().find(|series| !series.is_empty()).unwrap_or_default();
+        let series = refusals.into_iter().map(|(id, count)| Series { id, count, ..Series::default() });
+        GatewaySample {
+            queued: self.queues.into_iter().flatten().next(),
+            refused: Cumulative::new(Vec::new(), series.collect()),
+        }
     }
 }
 
@@ -122,7 +147,7 @@ mod tests {
     fn read(page: &str) -> Option<Vec<(Option<f64>, f64)>> {
         let pools = [Arc::from("a"), Arc::from("b")];
         let samples = GatewayPage::default().read(page.as_bytes(), &pools)?;
-        Some(samples.iter().map(|sample| (sample.queued, sample.refused_total)).collect())
+        Some(samples.iter().map(|sample| (sample.queued, sample.refused.count())).collect())
     }
 
     #[test]
@@ -180,7 +205,30 @@ mod tests {
         let samples = GatewayPage::default().read(page.as_bytes(), &pools).unwrap();
         for (n, sample) in samples.iter().enumerate() {
             let queued = Some(f64::from(u32::try_from(n % 4_000).unwrap()));
-            assert_eq!(*sample, GatewaySample { queued, refused_total: 2.0 });
+            assert_eq!((sample.queued, sample.refused.count()), (queued, 2.0));
         }
+    }
+
+    #[test]
+    fn refusals_are_told_apart_by_their_labels() {
+        let page = |models: &[(usize, u32)]| -> String {
+            let line = |(model, count): &(usize, u32)| {
+                format!(
+                    "llm_d_epp_request_error_total{{model_name=\"{model}\",error_code=\"ServiceUnavailable\"}} {count}\n"
+                )
+            };
+            models.iter().map(line).collect()
+        };
+        let read = |page: &str| {
+            GatewayPage::default().read(page.as_bytes(), &[Arc::from("a")]).unwrap().remove(0).refused
+        };
+        let before = read(&page(&[(0, 1_000), (1, 3)]));
+        let after = read(&page(&[(1, 4)]));
+        assert_eq!((before.series.len(), before.count()), (2, 1_003.0));
+        let known = before.series.iter().find(|series| series.id == after.series[0].id).unwrap();
+        assert_eq!((known.count, after.series[0].count), (3.0, 4.0));
+        let many: Vec<_> = (0..Cumulative::MOST_SERIES + 50).map(|model| (model, 1)).collect();
+        let many = read(&page(&many));
+        assert_eq!((many.series.len(), many.count()), (Cumulative::MOST_SERIES + 1, 306.0));
     }
 }

@@ -232,6 +232,11 @@ pub(super) fn fixed_hash(of: impl Hash) -> u64 {
     BuildHasherDefault::<DefaultHasher>::default().hash_one(of)
 }
 
+/// The id of the series with these labels.
+pub(super) fn series_id(labels: Labels<'_>) -> u64 {
+    numbers(labels, None).0
+}
+
 /// A number for the labels of a series, in whatever order they stand, without the bound of a
 /// bucket and without the labels of an overlap; and one for the value of the label that totals
 /// leave empty, where it is not. The same on every page and in every process, so that series are
