@@ -88,6 +88,7 @@ fn a_scrape_allocates_for_its_sample_only() {
     });
     let each = blocks as f64 / SCRAPES as f64;
     println!("{each:.2} allocations a scrape");
-    assert!(each < 4.0, "{each:.2} allocations a scrape");
+    // Three are of what every sample has; four more hold the refusals, which are kept series by series.
+    assert!(each < 7.5, "{each:.2} allocations a scrape");
     assert!(each >= 1.0, "the count counts");
 }

@@ -14,6 +14,9 @@ use super::{
 };
 use crate::steps;
 
+/// As many series are searched one by one.
+const FEW: usize = 8;
+
 /// The series of one family while a page is read.
 #[derive(Debug, Default)]
 pub(super) struct SeriesTally {
@@ -134,11 +137,22 @@ impl SeriesTally {
             return Some(self.last);
         }
         let next = self.series.len();
-        self.last = match self.index.get(&number) {
-            Some(place) => *place,
+        // A family mostly has a handful of series, which are found faster without an index.
+        let known = if next <= FEW {
+            self.series.iter().position(|sums| sums.number == number)
+        } else {
+            self.index.get(&number).copied()
+        };
+        self.last = match known {
+            Some(place) => place,
             None if next >= Cumulative::MOST_SERIES => return None,
             None => {
-                self.index.insert(number, next);
+                if next == FEW {
+                    self.index = self.series.iter().map(|sums| sums.number).zip(0..).collect();
+                }
+                if next >= FEW {
+                    self.index.insert(number, next);
+                }
                 self.series.push(Sums { number, group, is_total: part.is_none(), ..Sums::default() });
                 next
             }
@@ -174,6 +188,10 @@ impl SeriesTally {
             number.map(|number| (sums, if number < 0.0 { 0.0 } else { number }))
         });
         steps::take(self.series.len());
+        if self.series.iter().all(|sums| sums.is_total) {
+            let whole = |(sums, count): (&Sums, f64)| Series { id: sums.group, count, ..Series::default() };
+            return numbers.map(whole).collect();
+        }
         let mut groups: HashMap<u64, (Option<f64>, f64)> = HashMap::with_capacity(self.series.len());
         for (sums, number) in numbers {
             let (total, parts) = groups.entry(sums.group).or_default();
