@@ -32,7 +32,10 @@ pub use self::{
     pod::ScrapePool,
     tls::{ClientError, Peer},
 };
-pub(crate) use self::pool::seed;
+pub(crate) use self::{
+    pool::{TaskPool, Work, seed},
+    task::{Scrape, Task},
+};
 use scaler_core::{
     config::trigger::PageSource,
     endpoint::page_choice::PageKind,
