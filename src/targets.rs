@@ -260,6 +260,7 @@ impl Targets {
     }
 
     /// Forgets the targets that are no longer in use and gives them back.
+    #[must_use]
     pub fn expire(&self, now: Moment) -> Vec<Arc<Target>> {
         let map = self.map.pin();
         let expired: Vec<_> = map.values().filter(|target| target.expire(now)).cloned().collect();

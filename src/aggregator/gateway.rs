@@ -26,7 +26,7 @@ pub(super) struct Gateways {
 /// What is read for one InferenceSet.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Readings {
-    pub readings: BTreeSet<Reading>,
+    pub of: BTreeSet<Reading>,
     pub asleep: bool,
     /// How often its replicas are scraped.
     pub interval: Duration,
@@ -98,24 +98,24 @@ impl Gateways {
         mine: Readings,
     ) -> Vec<(Source, Option<SourcePlan>)> {
         let before = self.by_set.get(set);
-        if before.map_or(mine.readings.is_empty(), |before| *before == mine) {
+        if before.map_or(mine.of.is_empty(), |before| *before == mine) {
             return Vec::new();
         }
         let before = self.by_set.remove(set);
         let mut touched = BTreeSet::new();
         if let Some(before) = &before {
-            for reading in &before.readings {
+            for reading in &before.of {
                 touched.insert(reading.source.clone());
                 if let Some(readers) = self.sources.get_mut(&reading.source) {
                     readers.remove(&reading.pool, set, before);
                 }
             }
         }
-        for reading in &mine.readings {
+        for reading in &mine.of {
             touched.insert(reading.source.clone());
             self.sources.entry(reading.source.clone()).or_default().add(&reading.pool, set, &mine);
         }
-        if !mine.readings.is_empty() {
+        if !mine.of.is_empty() {
             self.by_set.insert(set.clone(), mine);
         }
         touched
@@ -204,7 +204,7 @@ mod tests {
         let readings = named.iter().filter_map(|named| Reading::of(set, *named)).collect();
         let plan =
             |plan: SourcePlan| format!("{}{}", plan.pools.join("+"), if plan.asleep { "!" } else { "" });
-        let mine = Readings { readings, asleep, interval: INTERVAL };
+        let mine = Readings { of: readings, asleep, interval: INTERVAL };
         let changes = gateways.follow(&set.key, mine).into_iter();
         let changes = changes.map(|(source, to)| {
             let name = &source.service().unwrap().service.name;
@@ -305,7 +305,7 @@ mod tests {
         let mut every = |set: &InferenceSet, seconds: Option<u64>| {
             let readings = seconds.and_then(|_| Reading::of(set, None)).into_iter().collect();
             let interval = Duration::from_secs(seconds.unwrap_or(1));
-            let mut changes = gateways.follow(&set.key, Readings { readings, asleep: false, interval });
+            let mut changes = gateways.follow(&set.key, Readings { of: readings, asleep: false, interval });
             changes.pop().and_then(|(_, plan)| Some(plan?.interval.as_secs()))
         };
         assert_eq!(every(&slow, Some(5)), Some(5));

@@ -245,7 +245,7 @@ impl<S: Scraper> Aggregator<S> {
         let interval =
             targets().map(|target| target.trigger.scrape_interval).min().unwrap_or(Duration::from_secs(1));
         let asleep = observed.is_some_and(|observed| observed.replicas == 0);
-        for (source, plan) in self.gateways.follow(set, Readings { readings, asleep, interval }) {
+        for (source, plan) in self.gateways.follow(set, Readings { of: readings, asleep, interval }) {
             self.scraper.apply_source(&source, plan);
         }
     }

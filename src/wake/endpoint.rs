@@ -57,7 +57,7 @@ impl<F: Fetch> Work for Endpoints<F> {
             source: self.source.clone(),
             address: *address,
             reader: self.reader.clone(),
-            endpoint: SourceEndpoint::new(self.source.clone(), *address),
+            server: SourceEndpoint::new(self.source.clone(), *address),
             clock: self.clock,
             load: self.load.clone(),
             was_read: None,
@@ -73,7 +73,7 @@ struct Endpoint<F: Fetch> {
     source: Source,
     address: SocketAddr,
     reader: Reader<F>,
-    endpoint: SourceEndpoint<F>,
+    server: SourceEndpoint<F>,
     clock: Clock,
     load: Arc<Load>,
     /// Whether the last reading went well; `None` before the first.
@@ -85,7 +85,7 @@ impl<F: Fetch> Scrape for Endpoint<F> {
     type Report = SourceReport;
 
     async fn scrape(&mut self, plan: &EndpointPlan) -> SourceReport {
-        let outcome = self.reader.read(&mut self.endpoint, &plan.pools, TIMEOUT).await;
+        let outcome = self.reader.read(&mut self.server, &plan.pools, TIMEOUT).await;
         let outcome = outcome.map(|samples| plan.pools.iter().cloned().zip(samples).collect());
         self.log(outcome.as_ref().err());
         let (at, interval) = (self.clock.now(), self.interval(plan));

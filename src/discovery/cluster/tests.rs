@@ -1,6 +1,6 @@
 //! All of discovery: what the aggregator is told, and when the process counts as ready.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -126,8 +126,8 @@ impl Rig {
 }
 
 /// One endpoint.
-fn at(address: &str) -> Found {
-    Ok([address.parse().unwrap()].into())
+fn at(address: &str) -> Arc<[SocketAddr]> {
+    [address.parse().unwrap()].into()
 }
 
 fn line(set: &InferenceSet) -> String {
@@ -284,7 +284,7 @@ async fn the_gateway_is_found_by_the_name_of_its_service() {
     assert_eq!(rig.found("demo-inferencepool-epp", 9090).await, Err(Missing::Endpoint));
     slices.send("MODIFIED", &slice("demo-inferencepool-epp", "10.0.0.7", true, "101"));
     let found = rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await;
-    assert_eq!(found, at("10.0.0.7:9090"));
+    assert_eq!(found, Ok(at("10.0.0.7:9090")));
 
     // Another InferenceSet, and several at once, are one more list.
     let mut role = inference_set("chat-decode", 1, "60");
@@ -357,8 +357,8 @@ async fn what_a_trigger_names_is_found_by_its_service() {
         json!({"metadata": metadata, "spec": {"ports": [{"name": "metrics", "port": number, "targetPort": 9090}]}})
     };
     rig.api.next(SERVICES).await.list("200", &[service(80, "60")]);
-    assert_eq!(rig.found("epp", 80).await, at("10.0.0.9:9090"));
+    assert_eq!(rig.found("epp", 80).await, Ok(at("10.0.0.9:9090")));
     let services = rig.api.next(SERVICES).await.watch();
     services.send("MODIFIED", &service(81, "201"));
-    assert_eq!(rig.found_other("epp", 80, at("10.0.0.9:9090")).await, Err(Missing::Port));
+    assert_eq!(rig.found_other("epp", 80, Ok(at("10.0.0.9:9090"))).await, Err(Missing::Port));
 }

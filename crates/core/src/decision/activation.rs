@@ -164,8 +164,8 @@ mod tests {
         Demand { amount, known: replicas.max(1), replicas, ..Demand::default() }
     }
 
-    fn source(known: u32, holds: bool) -> Option<SourceDemand> {
-        Some(SourceDemand { known, unknown: u32::from(holds), holds, ..SourceDemand::default() })
+    fn source(known: u32, holds: bool) -> SourceDemand {
+        SourceDemand { known, unknown: u32::from(holds), holds, ..SourceDemand::default() }
     }
 
     #[test]
@@ -202,10 +202,10 @@ mod tests {
             (185, known(9.0, 0), Active(ByDemand), 3),
             (300, known(0.0, 2), Inactive, 3),
             // Of two pickers one is known, and the other may hold requests.
-            (301, with(|d| d.gateway = source(1, true)), Active(PartlyUnknown), 3),
-            (302, with(|d| d.gateway = source(2, false)), Inactive, 3),
-            (303, with(|d| (d.known, d.gateway) = (0, source(0, true))), Unknown, 3),
-            (304, Demand { gateway: source(1, true), ..Demand::default() }, Inactive, 3),
+            (301, with(|d| d.gateway = Some(source(1, true))), Active(PartlyUnknown), 3),
+            (302, with(|d| d.gateway = Some(source(2, false))), Inactive, 3),
+            (303, with(|d| (d.known, d.gateway) = (0, Some(source(0, true)))), Unknown, 3),
+            (304, Demand { gateway: Some(source(1, true)), ..Demand::default() }, Inactive, 3),
         ];
         for (second, demand, expected, edges) in day {
             assert_eq!(activation.step(at(second), &demand), expected, "second {second}");

@@ -204,12 +204,12 @@ mod tests {
         SocketAddr::from(([10, 0, 0, last], 9090))
     }
 
-    fn sample(queued: f64, refused_total: f64) -> Result<GatewaySample, Fault> {
-        Ok(GatewaySample { queued: Some(queued), refused_total })
+    fn read(queued: f64, refused_total: f64) -> GatewaySample {
+        GatewaySample { queued: Some(queued), refused_total }
     }
 
-    fn timeout() -> Result<GatewaySample, Fault> {
-        Err(Fault::Passing("no complete answer within 1s".into()))
+    fn late() -> Fault {
+        Fault::Passing("no complete answer within 1s".into())
     }
 
     fn of(endpoints: &[u8]) -> SourceState {
@@ -239,14 +239,14 @@ mod tests {
         assert_eq!(says(&state, 0), "nothing", "none was read yet");
         assert!(!state.was_tried());
         let steps = [
-            (0, 1, sample(3.0, 0.0), "3 + 0 of 1, 2 unknown!"),
-            (0, 2, sample(4.0, 0.0), "7 + 0 of 2, 1 unknown!"),
-            (0, 3, sample(0.0, 0.0), "7 + 0 of 3, 0 unknown"),
+            (0, 1, Ok(read(3.0, 0.0)), "3 + 0 of 1, 2 unknown!"),
+            (0, 2, Ok(read(4.0, 0.0)), "7 + 0 of 2, 1 unknown!"),
+            (0, 3, Ok(read(0.0, 0.0)), "7 + 0 of 3, 0 unknown"),
             // What is known is known while its sample speaks, a fault or not.
-            (4, 1, timeout(), "7 + 0 of 3, 0 unknown"),
-            (4, 2, sample(9.0, 0.0), "12 + 0 of 3, 0 unknown"),
-            (5, 3, sample(0.0, 0.0), "9 + 0 of 2, 1 unknown!"),
-            (6, 1, sample(1.0, 0.0), "10 + 0 of 3, 0 unknown"),
+            (4, 1, Err(late()), "7 + 0 of 3, 0 unknown"),
+            (4, 2, Ok(read(9.0, 0.0)), "12 + 0 of 3, 0 unknown"),
+            (5, 3, Ok(read(0.0, 0.0)), "9 + 0 of 2, 1 unknown!"),
+            (6, 1, Ok(read(1.0, 0.0)), "10 + 0 of 3, 0 unknown"),
         ];
         for (seconds, last, outcome, expected) in steps {
             state.sampled(endpoint(last), at(seconds), STALENESS, outcome);
@@ -264,8 +264,8 @@ mod tests {
     fn an_unreadable_source_holds_only_where_it_had_requests() {
         for (queued, expected) in [(0.0, "nothing"), (2.0, "0 + 0 of 0, 1 unknown!")] {
             let mut state = of(&[1]);
-            state.sampled(endpoint(1), at(0), STALENESS, sample(queued, 0.0));
-            state.sampled(endpoint(1), at(1), STALENESS, timeout());
+            state.sampled(endpoint(1), at(0), STALENESS, Ok(read(queued, 0.0)));
+            state.sampled(endpoint(1), at(1), STALENESS, Err(late()));
             assert_eq!(says(&state, 5), expected);
             state.found(Err(&Fault::Missing(Missing::Endpoint)));
             assert_eq!(says(&state, 5), "nothing", "its queue has gone with it");
@@ -277,19 +277,19 @@ mod tests {
     #[test]
     fn an_endpoint_that_flaps_makes_no_demand() {
         let mut state = of(&[1, 2]);
-        state.sampled(endpoint(1), at(0), STALENESS, sample(0.0, 5_000.0));
-        state.sampled(endpoint(2), at(0), STALENESS, sample(0.0, 10.0));
+        state.sampled(endpoint(1), at(0), STALENESS, Ok(read(0.0, 5_000.0)));
+        state.sampled(endpoint(2), at(0), STALENESS, Ok(read(0.0, 10.0)));
         for second in 1..20 {
             find(&mut state, if second % 2 == 0 { &[1, 2] } else { &[2] });
-            state.sampled(endpoint(1), at(second), STALENESS, sample(0.0, 5_000.0));
-            state.sampled(endpoint(2), at(second), STALENESS, sample(0.0, 10.0));
+            state.sampled(endpoint(1), at(second), STALENESS, Ok(read(0.0, 5_000.0)));
+            state.sampled(endpoint(2), at(second), STALENESS, Ok(read(0.0, 10.0)));
             assert_eq!(state.demand(at(second)).unwrap().amount(), 0.0, "second {second}");
         }
         // Each refuses one more: two in all.
         find(&mut state, &[1, 2]);
-        state.sampled(endpoint(1), at(20), STALENESS, sample(0.0, 5_000.0));
-        state.sampled(endpoint(1), at(21), STALENESS, sample(0.0, 5_001.0));
-        state.sampled(endpoint(2), at(21), STALENESS, sample(0.0, 11.0));
+        state.sampled(endpoint(1), at(20), STALENESS, Ok(read(0.0, 5_000.0)));
+        state.sampled(endpoint(1), at(21), STALENESS, Ok(read(0.0, 5_001.0)));
+        state.sampled(endpoint(2), at(21), STALENESS, Ok(read(0.0, 11.0)));
         assert_eq!(says(&state, 21), "0 + 2 of 2, 0 unknown");
     }
 
@@ -297,22 +297,22 @@ mod tests {
     fn only_news_are_news() {
         let mut state = of(&[1]);
         let steps = [
-            (0, sample(0.0, 0.0), true),
-            (1, sample(0.0, 0.0), false),
-            (2, sample(1.0, 0.0), true),
-            (3, timeout(), true),
-            (4, timeout(), false),
+            (0, Ok(read(0.0, 0.0)), true),
+            (1, Ok(read(0.0, 0.0)), false),
+            (2, Ok(read(1.0, 0.0)), true),
+            (3, Err(late()), true),
+            (4, Err(late()), false),
             (5, Err(Fault::Status(404)), true),
-            (6, sample(1.0, 0.0), true),
-            (7, sample(1.0, 1.0), true),
+            (6, Ok(read(1.0, 0.0)), true),
+            (7, Ok(read(1.0, 1.0)), true),
             // It had gone stale, and says the same again.
-            (20, sample(1.0, 1.0), true),
+            (20, Ok(read(1.0, 1.0)), true),
         ];
         for (seconds, outcome, is_news) in steps {
             let heard = state.sampled(endpoint(1), at(seconds), STALENESS, outcome.clone());
             assert_eq!(heard, is_news, "second {seconds}: {outcome:?}");
         }
-        assert!(!state.sampled(endpoint(9), at(21), STALENESS, sample(9.0, 0.0)), "it is none of them");
+        assert!(!state.sampled(endpoint(9), at(21), STALENESS, Ok(read(9.0, 0.0))), "it is none of them");
     }
 
     #[test]
@@ -322,7 +322,7 @@ mod tests {
         state.found(Ok(&many));
         assert_eq!(state.endpoints.len(), MOST_ENDPOINTS);
         for endpoint in &many {
-            state.sampled(*endpoint, at(0), STALENESS, sample(1.0, 0.0));
+            state.sampled(*endpoint, at(0), STALENESS, Ok(read(1.0, 0.0)));
         }
         assert_eq!(says(&state, 0), "32 + 0 of 32, 4968 unknown!");
     }
@@ -343,7 +343,7 @@ mod tests {
                 let endpoints: Vec<_> = (0..4).filter(|bit| there & (1 << bit) != 0).collect();
                 find(&mut state, &endpoints);
                 said.retain(|endpoint, _| endpoints.contains(endpoint));
-                let outcome = if answers { sample(f64::from(queued), 0.0) } else { timeout() };
+                let outcome = if answers { Ok(read(f64::from(queued), 0.0)) } else { Err(late()) };
                 state.sampled(endpoint(last), at(second), STALENESS, outcome);
                 if answers && endpoints.contains(&last) {
                     said.insert(last, second);
