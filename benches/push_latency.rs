@@ -15,7 +15,7 @@ use keda_kaito_scaler::{
     scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     serve::scaler::Scaler,
     targets::Targets,
-    wake::{SourcePlan, SourceReport},
+    wake::{EndpointReading, SourceNews, SourcePlan, SourceReport},
 };
 use keda_proto::{ScaledObjectRef, external_scaler_server::ExternalScaler};
 use scaler_core::{
@@ -65,7 +65,8 @@ fn push_latency(c: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
     let runtime = runtime.expect("a runtime");
     let set = InferenceSetKey::new("team-a", "demo");
-    let source = Source::at(([127, 0, 0, 1], 9090).into());
+    let endpoint = ([127, 0, 0, 1], 9090).into();
+    let source = Source::at(endpoint);
     let pool = "demo-inferencepool";
     let (readings, sources) = mpsc::channel(8);
     let mut tasks = JoinSet::new();
@@ -98,7 +99,9 @@ fn push_latency(c: &mut Criterion) {
     let say = |queued: f64| {
         let sample = GatewaySample { queued: Some(queued), ..GatewaySample::default() };
         let (at, interval) = (clock.now(), Duration::from_millis(100));
-        SourceReport { source: source.clone(), at, interval, outcome: Ok(vec![(pool.into(), sample)]) }
+        let outcome = Ok(vec![(pool.into(), sample)]);
+        let reading = EndpointReading { endpoint, at, interval, outcome };
+        SourceReport { source: source.clone(), news: SourceNews::Read(reading) }
     };
     // A frame is awaited by a task of its own, as the transport does.
     let (arrived, mut arrivals) = mpsc::unbounded_channel();
@@ -112,6 +115,8 @@ fn push_latency(c: &mut Criterion) {
     };
     let _entered = runtime.enter();
     tasks.spawn(reader);
+    let found = SourceReport { source: source.clone(), news: SourceNews::Found(Ok([endpoint].into())) };
+    runtime.block_on(readings.send(found)).expect("the aggregator runs");
     let readings = Arc::new(readings);
     c.bench_function("push_latency/sample to frame", |b| {
         b.iter_custom(|iterations| {

@@ -88,13 +88,15 @@ pub struct RunArgs {
     #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_FIRST_ROUND",
           default_value = "900ms", value_parser = duration)]
     pub first_round: Duration,
-    /// How often a wake-up source is scraped while an InferenceSet behind it has no replica.
+    /// The shortest time between two scrapes of a wake-up source while an InferenceSet behind it
+    /// has no replica. The more of them sleep, the longer it is, up to 100 ms and beyond where
+    /// --wake-budget asks for that. No source is scraped more than 50 times a second.
     #[arg(long, value_name = "DURATION", env = "KEDA_KAITO_SCALER_WAKE_INTERVAL",
-          default_value = "100ms", value_parser = duration)]
+          default_value = "20ms", value_parser = duration)]
     pub wake_interval: Duration,
-    /// Scrapes a second of all wake-up sources together. With more of them than that allows,
-    /// --wake-interval is stretched. 0 is without limit.
-    #[arg(long, value_name = "PER-SECOND", env = "KEDA_KAITO_SCALER_WAKE_BUDGET", default_value_t = 500.0)]
+    /// Scrapes a second of all pods of all wake-up sources together. With more of them than that
+    /// allows, each is scraped less often. 0 is without limit.
+    #[arg(long, value_name = "PER-SECOND", env = "KEDA_KAITO_SCALER_WAKE_BUDGET", default_value_t = 2_000.0)]
     pub wake_budget: f64,
     /// Certificate authorities (PEM), besides the system's, that vouch for wake-up sources over
     /// https.

@@ -139,7 +139,7 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
         grpc_health_port: args.grpc_health_port,
         shutdown_delay: args.shutdown_delay,
         first_round: args.first_round,
-        wake_pace: Pace { asleep: args.wake_interval, budget: args.wake_budget, ..Pace::default() },
+        wake_pace: Pace { asleep: args.wake_interval, budget: args.wake_budget },
         wake_authorities: args.wake_source_ca,
         page_limit: args.page_limit,
     })

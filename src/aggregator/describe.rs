@@ -4,9 +4,13 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Aggregator, gateway::GatewayState, group::Group};
+use super::{Aggregator, group::Group};
 use crate::targets::Target;
-use scaler_core::{config::trigger::Rule, page::sample, wake::Reading};
+use scaler_core::{
+    config::trigger::Rule,
+    page::sample,
+    wake::{Reading, SourceState},
+};
 
 /// One target. The field names are an interface that tests and dashboards rely on.
 #[derive(Clone, Debug, Serialize)]
@@ -67,7 +71,7 @@ impl<S> Aggregator<S> {
         let mut why = snapshot.why();
         let set = self.fleet.get(&group.key().set);
         let named = target.trigger.wake_source.as_ref();
-        let fault = set.and_then(|set| self.gateways.of(set, named)).and_then(GatewayState::fault);
+        let fault = set.and_then(|set| self.gateways.of(set, named)).and_then(SourceState::fault);
         let reading = set.and_then(|set| Reading::of(set, named));
         if let (Some(fault), Some(reading)) = (fault, reading) {
             why.push_str("; the wake-up source can't be read: ");

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::gateway::{GatewayState, Gateways};
+use super::gateway::Gateways;
 use crate::{
     scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     targets::Target,
@@ -28,7 +28,7 @@ use scaler_core::{
     names::{InferenceSetKey, MetricName, PodUid},
     page::{SharedWanted, Wanted, usage::Misuse},
     time::Moment,
-    wake::Source,
+    wake::{Source, SourceState},
 };
 
 /// Which endpoints a target reads: two targets with the same key share every scrape.
@@ -335,8 +335,8 @@ impl Group {
             let gateway = gateways.of(set, trigger.wake_source.as_ref());
             observed.gateway = gateway.and_then(|gateway| gateway.demand(now));
             // With replicas the gateway adds little to what is known, and may be slow.
-            let tried = pods_tried && (!asleep || gateway.is_none_or(GatewayState::was_tried));
-            let newest = newest.max(gateway.and_then(GatewayState::newest));
+            let tried = pods_tried && (!asleep || gateway.is_none_or(SourceState::was_tried));
+            let newest = newest.max(gateway.and_then(SourceState::newest));
             let snapshot = evaluate::evaluate(trigger, &observed, &mut member.activation, now);
             let again_at = evaluate::next_change(trigger, &observed, &member.activation, now);
             if member.wait.follow(now, snapshot.activity, snapshot.replicas, trigger.wake_replicas) {
@@ -365,8 +365,15 @@ impl Group {
                 member.told_misuse = Some(misuse.clone());
                 evaluation.troubles.push((member.target.clone(), Trouble::MetricMisused(misuse.clone())));
             }
-            evaluation.again_at =
-                [evaluation.again_at, again_at, member.wait.due()].into_iter().flatten().min();
+            evaluation.again_at = [
+                evaluation.again_at,
+                again_at,
+                member.wait.due(),
+                gateway.and_then(|gateway| gateway.next_change(now)),
+            ]
+            .into_iter()
+            .flatten()
+            .min();
             member.publish(snapshot, newest);
             if tried {
                 member.target.complete_first_round();

@@ -28,14 +28,14 @@ pub use self::{
     group::Scraper,
 };
 use self::{
-    gateway::Gateways,
+    gateway::{Gateways, Readings},
     group::{Group, GroupKey},
 };
 use crate::{
     metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
     scrape::ScrapeReport,
     targets::{Target, Targets},
-    wake::SourceReport,
+    wake::{SourceNews, SourceReport},
 };
 use clock::Clock;
 use scaler_core::{
@@ -234,16 +234,18 @@ impl<S: Scraper> Aggregator<S> {
         self.follow_sources(set);
     }
 
-    /// Reads what would wake an InferenceSet that has targets: often while it has no replica,
-    /// seldom else.
+    /// Reads what would wake an InferenceSet that has targets: often while it has no replica, as
+    /// often as its replicas else.
     fn follow_sources(&mut self, set: &InferenceSetKey) {
-        let groups = self.by_set.get(set).into_iter().flatten();
-        let groups = groups.filter_map(|key| self.groups.get(key));
+        let groups = || self.by_set.get(set).into_iter().flatten().filter_map(|key| self.groups.get(key));
+        let targets = || groups().flat_map(Group::targets);
         let observed = self.fleet.get(set);
         let reading = |target: &Arc<Target>| Reading::of(observed?, target.trigger.wake_source.as_ref());
-        let readings = groups.flat_map(Group::targets).filter_map(reading).collect();
+        let readings = targets().filter_map(reading).collect();
+        let interval =
+            targets().map(|target| target.trigger.scrape_interval).min().unwrap_or(Duration::from_secs(1));
         let asleep = observed.is_some_and(|observed| observed.replicas == 0);
-        for (source, plan) in self.gateways.follow(set, readings, asleep) {
+        for (source, plan) in self.gateways.follow(set, Readings { of: readings, asleep, interval }) {
             self.scraper.apply_source(&source, plan);
         }
     }
@@ -269,10 +271,12 @@ impl<S: Scraper> Aggregator<S> {
     }
 
     fn source_read(&mut self, report: SourceReport) {
-        let outcome = if report.outcome.is_ok() { "ok" } else { "failed" };
-        self.metrics.gateway_scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
+        if let SourceNews::Read(reading) = &report.news {
+            let outcome = if reading.outcome.is_ok() { "ok" } else { "failed" };
+            self.metrics.gateway_scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
+        }
         for set in self.gateways.take(report) {
-            self.dirty.extend(self.by_set.get(set).into_iter().flatten().cloned());
+            self.dirty.extend(self.by_set.get(&set).into_iter().flatten().cloned());
         }
     }
 

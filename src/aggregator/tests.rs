@@ -2,13 +2,14 @@
 
 use std::{
     collections::HashMap,
+    net::SocketAddr,
     sync::{Mutex, PoisonError},
 };
 
 use super::*;
 use crate::{
     scrape::{ScrapeError, ScrapeId, ScrapePlan, Scraped},
-    wake::SourcePlan,
+    wake::{EndpointReading, SourcePlan},
 };
 use scaler_core::{
     decision::{
@@ -188,9 +189,13 @@ impl Rig {
             (source.clone(), plan.clone())
         };
         let outcome = Ok(plan.pools.iter().map(|pool| (pool.clone(), sample.clone())).collect());
-        let interval = Duration::from_millis(100);
-        let report = SourceReport { source, at: self.clock.now(), interval, outcome };
-        self.sources.send(report).await.unwrap();
+        let (at, interval) = (self.clock.now(), Duration::from_millis(100));
+        let endpoint = SocketAddr::from(([10, 0, 0, 1], 9090));
+        let found = SourceNews::Found(Ok([endpoint].into()));
+        let read = SourceNews::Read(EndpointReading { endpoint, at, interval, outcome });
+        for news in [found, read] {
+            self.sources.send(SourceReport { source: source.clone(), news }).await.unwrap();
+        }
         self.settle().await;
     }
 

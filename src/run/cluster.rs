@@ -254,12 +254,18 @@ impl Cluster {
     ) -> impl Future<Output = ()> + use<> {
         let reader = Reader::new(client, Some(self.credentials()));
         let (sender, reports) = mpsc::channel(PROBES);
-        let pace = Pace { asleep: PROBE_INTERVAL, awake: PROBE_INTERVAL, ..Pace::default() };
         let pools = directory.pools();
-        let pool =
-            SourcePool::new("probes", reader.clone(), life.clock, directory, pace, Gauge::default(), sender);
+        let pool = SourcePool::new(
+            "probes",
+            reader.clone(),
+            life.clock,
+            directory,
+            Pace::default(),
+            Gauge::default(),
+            sender,
+        );
         let (asked, answers) = (self.asked.subscribe(), self.answers.clone());
-        Prober::new(reader, (pool, reports), pools, asked, answers).run(life.cancel.clone())
+        Prober::new(PROBE_INTERVAL, reader, (pool, reports), pools, asked, answers).run(life.cancel.clone())
     }
 
     /// Exports when certificates end.

@@ -26,7 +26,6 @@ mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub(crate) use self::pool::seed;
 pub use self::{
     answer::{Answer, AnswerError, Complete, MAX_FRAMING, MAX_HEAD},
     client::{Connection, DEFAULT_MAX_BODY, PageClient},
@@ -34,6 +33,10 @@ pub use self::{
     page::Page,
     pod::ScrapePool,
     tls::{ClientError, Peer},
+};
+pub(crate) use self::{
+    pool::{TaskPool, Work, seed},
+    task::{Scrape, Task},
 };
 use scaler_core::{
     config::trigger::PageSource,

@@ -3,6 +3,7 @@
 use std::{
     collections::{HashMap, hash_map},
     fmt::{self, Debug},
+    future::pending,
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
     time::Duration,
 };
@@ -31,7 +32,7 @@ pub(crate) trait Work {
     ) -> impl Future<Output = ()> + Send + 'static;
 }
 
-/// Owns one task for each key. None of its methods waits, except `shutdown`; they
+/// Owns one task for each key. None of its methods waits, except `tend` and `shutdown`; they
 /// must be called from within the runtime. Dropping it ends all tasks.
 pub(crate) struct TaskPool<W: Work> {
     work: W,
@@ -91,6 +92,10 @@ impl<W: Work> TaskPool<W> {
         self.running.get(key).map(|running| running.number)
     }
 
+    pub(crate) fn keys(&self) -> impl Iterator<Item = &W::Key> {
+        self.running.keys()
+    }
+
     pub(crate) fn len(&self) -> usize {
         self.running.len()
     }
@@ -99,6 +104,17 @@ impl<W: Work> TaskPool<W> {
     pub(crate) async fn shutdown(mut self) {
         self.running.clear();
         self.tasks.shutdown().await;
+    }
+
+    /// Waits until a task has panicked, and starts it anew. Loses nothing where it is dropped.
+    pub(crate) async fn tend(&mut self) {
+        loop {
+            match self.tasks.join_next_with_id().await {
+                Some(Err(error)) if self.restart(&error) => return,
+                Some(_) => {}
+                None => pending().await,
+            }
+        }
     }
 
     /// Takes note of tasks that ended. Called by `apply` and `remove`; cheap where there is

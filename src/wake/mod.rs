@@ -10,6 +10,8 @@
 
 mod cached;
 mod credentials;
+mod endpoint;
+mod load;
 mod prober;
 mod reader;
 mod sources;
@@ -18,7 +20,8 @@ mod tests;
 
 pub use self::{
     credentials::{CredentialSettings, Credentials},
+    endpoint::TIMEOUT,
     prober::{PROBE_INTERVAL, Prober},
     reader::{Reader, SourceEndpoint},
-    sources::{SourcePlan, SourcePool, SourceReport, TIMEOUT},
+    sources::{EndpointReading, SourceNews, SourcePlan, SourcePool, SourceReport},
 };

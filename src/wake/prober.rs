@@ -1,4 +1,4 @@
-//! Tries wake-up sources before anybody relies on them: whoever puts a model to sleep asks here
+//! Tries wake sources before anybody relies on them: whoever puts a model to sleep asks here
 //! whether something would wake it.
 
 use std::{
@@ -10,22 +10,24 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Reader, SourcePlan, SourcePool, SourceReport};
+use super::{EndpointReading, Reader, SourceNews, SourcePlan, SourcePool, SourceReport};
 use crate::{
     cluster::directory::Pools,
     scrape::{Fetch, PageClient},
 };
 use scaler_core::{
     names::InferenceSetKey,
-    wake::{Answers, Asked, Readability, Reading, Source, judge},
+    wake::{Answers, Asked, Reading, Source, SourceReadability},
 };
 
 /// From one try to the next, once a source has been tried.
 pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Tries what is asked for, every [`PROBE_INTERVAL`], and tells what came of it.
+/// Tries what is asked for, again and again, and tells what came of it.
 #[derive(Debug)]
-pub struct Prober<F = PageClient> {
+pub struct Prober<F: Fetch = PageClient> {
+    /// From one try to the next.
+    interval: Duration,
     reader: Reader<F>,
     pool: SourcePool<F>,
     reports: mpsc::Receiver<SourceReport>,
@@ -35,13 +37,14 @@ pub struct Prober<F = PageClient> {
     readings: BTreeMap<InferenceSetKey, Reading>,
     /// By source, with the pools that are read there.
     plans: HashMap<Source, SourcePlan>,
-    known: HashMap<Source, Readability>,
+    known: HashMap<Source, SourceReadability>,
 }
 
 impl<F: Fetch> Prober<F> {
-    /// `pool` reports to `reports`.
+    /// `pool` reports to `reports`, every `interval`.
     #[must_use]
     pub fn new(
+        interval: Duration,
         reader: Reader<F>,
         (pool, reports): (SourcePool<F>, mpsc::Receiver<SourceReport>),
         pools: watch::Receiver<Pools>,
@@ -49,6 +52,7 @@ impl<F: Fetch> Prober<F> {
         answers: watch::Sender<Arc<Answers>>,
     ) -> Self {
         Self {
+            interval,
             reader,
             pool,
             reports,
@@ -72,6 +76,7 @@ impl<F: Fetch> Prober<F> {
                 // Which pool is whose may have changed.
                 Ok(()) = self.pools.changed() => {}
                 Some(report) = self.reports.recv() => self.take(&report),
+                () = self.pool.tend() => {}
             }
         }
         self.pool.shutdown().await;
@@ -95,7 +100,8 @@ impl<F: Fetch> Prober<F> {
             wanted.entry(reading.source.clone()).or_default().insert(reading.pool.clone());
         }
         let plans = wanted.into_iter().map(|(source, pools)| {
-            (source, SourcePlan { pools: pools.into_iter().collect(), asleep: false })
+            let pools = pools.into_iter().collect();
+            (source, SourcePlan { pools, asleep: false, interval: self.interval })
         });
         let plans: HashMap<_, _> = plans.collect();
         for source in self.plans.keys().filter(|source| !plans.contains_key(*source)) {
@@ -116,16 +122,19 @@ impl<F: Fetch> Prober<F> {
         if !self.plans.contains_key(source) {
             return;
         }
-        let read = report.outcome.as_ref().map(|_| ());
         let explain = |fault: &_| self.reader.explain(fault, source);
-        if let Some(readability) = judge(self.known.get(source), read, explain) {
-            self.known.insert(source.clone(), readability);
+        let known = self.known.entry(source.clone()).or_default();
+        match &report.news {
+            SourceNews::Found(found) => known.found(found.as_deref(), explain),
+            SourceNews::Read(EndpointReading { endpoint, outcome, .. }) => {
+                known.tried(*endpoint, outcome.as_ref().map(|_| ()), explain);
+            }
         }
     }
 
     fn publish(&self) {
         let answer = |(set, reading): (&InferenceSetKey, &Reading)| {
-            Some((set.clone(), self.known.get(&reading.source)?.clone()))
+            Some((set.clone(), self.known.get(&reading.source)?.known()?.clone()))
         };
         let answers: Answers = self.readings.iter().filter_map(answer).collect();
         self.answers.send_if_modified(|current| {

@@ -73,11 +73,11 @@ pub(crate) async fn scaled_object(
         reader.clone(),
         clock,
         directory.clone(),
-        Pace { asleep: PROBE_INTERVAL, awake: PROBE_INTERVAL, ..Pace::default() },
+        Pace::default(),
         Gauge::default(),
         reporting,
     );
-    let prober = Prober::new(reader, (pool, reports), directory.pools(), asked, answers);
+    let prober = Prober::new(PROBE_INTERVAL, reader, (pool, reports), directory.pools(), asked, answers);
 
     let (_leading, leads) = watch::channel(true);
     let cancel = CancellationToken::new();

@@ -100,8 +100,10 @@ async fn until_held(reports: &mut mpsc::Receiver<SourceReport>, source: &Source,
     let seen = async {
         loop {
             let report = reports.recv().await.unwrap();
-            let held = report.outcome.ok().and_then(|samples| samples[0].1.queued);
-            if report.source == *source && held == Some(queued) {
+            let SourceNews::Read(EndpointReading { outcome: Ok(samples), .. }) = report.news else {
+                continue;
+            };
+            if report.source == *source && samples[0].1.queued == Some(queued) {
                 return;
             }
         }
@@ -136,7 +138,7 @@ async fn an_endpoint_that_takes_the_place_of_another_is_read_while_that_still_an
     );
     answers_at(old);
     let pools = Arc::from([Arc::from("demo-inferencepool")]);
-    pool.apply(&epp, Some(SourcePlan { pools, asleep: true }));
+    pool.apply(&epp, Some(SourcePlan { pools, asleep: true, interval: Duration::from_secs(1) }));
     until_held(&mut reports, &epp, 1.0).await;
     answers_at(new);
     until_held(&mut reports, &epp, 2.0).await;

@@ -27,13 +27,19 @@ impl Rig {
         let (sender, reports) = mpsc::channel(16);
         // Ten seconds are long for a test over real sockets.
         let often = Duration::from_millis(20);
-        let pace = Pace { asleep: often, awake: often, ..Pace::default() };
+        let pace = Pace::default();
         let gauge = prometheus_client::metrics::gauge::Gauge::default();
         let pool =
             SourcePool::new("a test", reader.clone(), Clock::start(), directory.clone(), pace, gauge, sender);
         let follow = answers.subscribe();
-        let prober =
-            Prober::new(reader, (pool, reports), directory.pools(), asked.subscribe(), answers.clone());
+        let prober = Prober::new(
+            often,
+            reader,
+            (pool, reports),
+            directory.pools(),
+            asked.subscribe(),
+            answers.clone(),
+        );
         let mut tasks = JoinSet::new();
         tasks.spawn(prober.run(CancellationToken::new()));
         Self { api, directory, asked, answers: follow, _tasks: tasks }

@@ -1,7 +1,7 @@
 //! Activation: whether anybody asks for the model (0↔1), as opposed to how many replicas
 //! that takes (1↔N).
 
-use crate::{config::trigger::ActivationRule, time::Moment};
+use crate::{config::trigger::ActivationRule, time::Moment, wake::SourceDemand};
 
 /// Demand over all replicas and the gateway, at one moment.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -11,7 +11,7 @@ pub struct Demand {
     pub amount: f64,
     /// Requests that are running; part of `amount`.
     pub running: f64,
-    /// Sources whose demand is known: replicas, and the gateway.
+    /// Replicas whose demand is known.
     pub known: u32,
     /// Replicas that should serve and whose demand is not known.
     pub unknown: u32,
@@ -19,6 +19,20 @@ pub struct Demand {
     pub in_flight: u32,
     /// `spec.replicas`.
     pub replicas: u32,
+    /// What the gateway shows; part of `amount`. `None` where nothing is known of it.
+    pub gateway: Option<SourceDemand>,
+}
+
+impl Demand {
+    /// Whether nobody may be let go on what is not known.
+    fn is_partly_unknown(&self) -> bool {
+        // With no replica there is nothing to be unknown: whatever can be known is known.
+        self.replicas > 0 && (self.unknown > 0 || self.gateway.is_some_and(|gateway| gateway.holds))
+    }
+
+    fn is_partly_known(&self) -> bool {
+        self.known > 0 || self.gateway.is_some_and(|gateway| gateway.known > 0)
+    }
 }
 
 /// The answer to IsActive, and why.
@@ -41,7 +55,7 @@ pub enum Cause {
     Running,
     /// Replicas are on their way: a loading model is not zeroed by its own silence.
     InFlight,
-    /// Some replicas are unknown, and may well be busy.
+    /// Some replicas are unknown, or some endpoints of the wake source, and may well be busy.
     PartlyUnknown,
 }
 
@@ -87,8 +101,7 @@ impl Activation {
             self.last_demand = Some(now);
             return Activity::Active(Cause::Demand);
         }
-        // With no replica there is nothing to be unknown: whatever can be known is known.
-        let unknown = demand.replicas > 0 && demand.unknown > 0;
+        let unknown = demand.is_partly_unknown();
         if unknown && self.held_until.is_some() {
             // Silence is no evidence of idleness: the hold time starts when all is known.
             self.held_until = Some(now + self.rule.hold);
@@ -97,7 +110,11 @@ impl Activation {
             return Activity::Active(Cause::InFlight);
         }
         if unknown {
-            return if demand.known > 0 { Activity::Active(Cause::PartlyUnknown) } else { Activity::Unknown };
+            return if demand.is_partly_known() {
+                Activity::Active(Cause::PartlyUnknown)
+            } else {
+                Activity::Unknown
+            };
         }
         match self.held_until {
             // With no replica there is nothing to keep up: a hold would wake every sleeping
@@ -147,6 +164,10 @@ mod tests {
         Demand { amount, known: replicas.max(1), replicas, ..Demand::default() }
     }
 
+    fn source(known: u32, holds: bool) -> SourceDemand {
+        SourceDemand { known, unknown: u32::from(holds), holds, ..SourceDemand::default() }
+    }
+
     #[test]
     fn a_target_lives_through_its_day() {
         use Activity::{Active, Inactive, Unknown};
@@ -179,6 +200,12 @@ mod tests {
             // At zero replicas nothing is an error.
             (184, Demand { unknown: 1, ..Demand::default() }, Inactive, 2),
             (185, known(9.0, 0), Active(ByDemand), 3),
+            (300, known(0.0, 2), Inactive, 3),
+            // Of two pickers one is known, and the other may hold requests.
+            (301, with(|d| d.gateway = Some(source(1, true))), Active(PartlyUnknown), 3),
+            (302, with(|d| d.gateway = Some(source(2, false))), Inactive, 3),
+            (303, with(|d| (d.known, d.gateway) = (0, Some(source(0, true)))), Unknown, 3),
+            (304, Demand { gateway: Some(source(1, true)), ..Demand::default() }, Inactive, 3),
         ];
         for (second, demand, expected, edges) in day {
             assert_eq!(activation.step(at(second), &demand), expected, "second {second}");
@@ -187,14 +214,19 @@ mod tests {
     }
 
     fn any_demand() -> impl Strategy<Value = Demand> {
-        (0.0..20.0_f64, 0.0..1.0_f64, 0..3_u32, 0..3_u32, 0..3_u32, 0..4_u32).prop_map(
-            |(amount, share, known, unknown, in_flight, replicas)| Demand {
+        (0.0..20.0_f64, 0.0..1.0_f64, 0..3_u32, 0..3_u32, 0..3_u32, 0..4_u32, 0..4_u32).prop_map(
+            |(amount, share, known, unknown, in_flight, replicas, gateway)| Demand {
                 amount,
                 running: amount * share,
                 known,
                 unknown,
                 in_flight,
                 replicas,
+                gateway: (gateway > 0).then(|| SourceDemand {
+                    known: gateway & 1,
+                    holds: gateway > 1,
+                    ..SourceDemand::default()
+                }),
             },
         )
     }
@@ -231,7 +263,7 @@ mod tests {
                 let activity = activation.step(at(now), &demand);
                 if demand.replicas == 0 {
                     prop_assert_ne!(activity, Activity::Unknown);
-                } else if demand.unknown > 0 {
+                } else if demand.is_partly_unknown() {
                     prop_assert_ne!(activity, Activity::Inactive);
                 }
             }

@@ -38,8 +38,8 @@ pub fn evaluate(
     // At zero replicas nothing may fail, and there is nothing to scale down by mistake. But
     // where demand was pushed since the watch was last heard, there may be replicas by now.
     let asleep = observed.set.replicas == 0;
-    let woken_unseen = asleep && activation.last_demand().is_some_and(|at| at >= observed.heard);
-    if silence >= WATCH_SILENCE && (!asleep || (woken_unseen && !activity.is_active())) {
+    let may_be_awake = !asleep || is_woken_unseen(observed, activation);
+    if silence >= WATCH_SILENCE && may_be_awake && !(asleep && activity.is_active()) {
         values.fill(Err(Unavailable::WatchSilent(silence)));
         if asleep {
             activity = Activity::Unknown;
@@ -57,6 +57,11 @@ pub fn evaluate(
     }
 }
 
+/// Whether demand was pushed since the watch was last heard.
+fn is_woken_unseen(observed: &Observed<'_>, activation: &Activation) -> bool {
+    activation.last_demand().is_some_and(|at| at >= observed.heard)
+}
+
 /// When the decision would change by the passing of time alone: a pod going stale or past
 /// its deadline, a hold that ends. At that very moment it has changed.
 #[must_use]
@@ -67,6 +72,7 @@ pub fn next_change(
     now: Moment,
 ) -> Option<Moment> {
     let deadline = trigger.in_flight_deadline;
+    let may_be_awake = observed.set.replicas > 0 || is_woken_unseen(observed, activation);
     let pods = observed.pods.iter().filter_map(|pod| match pod.phase(now, observed.staleness) {
         Phase::Serving | Phase::Sleeping => pod.speaks_until(observed.staleness),
         Phase::Pending | Phase::Loading => Some(pod.endpoint.since + deadline),
@@ -74,7 +80,7 @@ pub fn next_change(
     });
     pods.chain(observed.missing.iter().map(|missing| missing.since + deadline))
         .chain(activation.next_change())
-        .chain((observed.set.replicas > 0).then(|| observed.heard + WATCH_SILENCE))
+        .chain(may_be_awake.then(|| observed.heard + WATCH_SILENCE))
         .filter(|moment| *moment > now)
         .min()
 }

@@ -13,6 +13,7 @@ use crate::{
     names::MetricName,
     page::sample::Reading,
     time::Moment,
+    wake::SourceDemand,
 };
 
 /// Everything that is known of an InferenceSet when a decision is made.
@@ -26,8 +27,8 @@ pub struct Observed<'a> {
     /// For how long a sample speaks for its pod.
     pub staleness: Duration,
     /// Requests that the gateway holds and has refused for want of a replica; `None` where
-    /// there is no gateway or it can't be read.
-    pub gateway: Option<f64>,
+    /// there is no gateway or nothing is known of it.
+    pub gateway: Option<SourceDemand>,
     /// When the source of all this was last heard from.
     pub heard: Moment,
 }
@@ -114,7 +115,8 @@ impl<'a> Population<'a> {
                 _ => {}
             }
         }
-        demand.amount += observed.gateway.unwrap_or(0.0).max(0.0);
+        demand.gateway = observed.gateway;
+        demand.amount += observed.gateway.map_or(0.0, |gateway| gateway.amount());
         // Counts beyond what a number can hold are a great many requests, and no infinity.
         demand.amount = demand.amount.min(f64::MAX);
         demand.running = demand.running.min(f64::MAX);

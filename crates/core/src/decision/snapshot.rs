@@ -15,6 +15,7 @@ use crate::{
     names::MetricName,
     page::{sample::Lack, usage::Misuse},
     time::Moment,
+    wake::SourceDemand,
 };
 
 /// One decision about one target. Immutable; replaced whole.
@@ -140,6 +141,8 @@ pub enum Unavailable {
     NothingEnded { metric: MetricName, requests: Option<f64> },
     #[error("{unknown} of {replicas} replicas do not say how many requests they hold")]
     DemandUnknown { unknown: u32, replicas: u32 },
+    #[error("{unknown} endpoints of the wake source do not say how many requests they hold")]
+    SourceUnknown { unknown: u32 },
     #[error(
         "the value comes to {0}, which is no number for KEDA: a metric or a threshold is out of all proportion"
     )]
@@ -199,9 +202,14 @@ impl Snapshot {
         let mut errors = self.values.iter().filter_map(|value| value.as_ref().err());
         match self.values.iter().all(Result::is_err).then(|| errors.next().cloned()).flatten() {
             Some(unavailable) => unavailable,
-            None => {
-                Unavailable::DemandUnknown { unknown: self.demand.unknown, replicas: self.census.replicas }
-            }
+            None => match self.demand {
+                Demand { unknown: 0, gateway: Some(SourceDemand { unknown, .. }), .. } => {
+                    Unavailable::SourceUnknown { unknown }
+                }
+                Demand { unknown, .. } => {
+                    Unavailable::DemandUnknown { unknown, replicas: self.census.replicas }
+                }
+            },
         }
     }
 
@@ -242,17 +250,25 @@ impl Snapshot {
     }
 
     fn describe_activity(&self) -> String {
-        let Demand { amount, in_flight, unknown, .. } = self.demand;
+        let Demand { amount, in_flight, unknown, gateway, .. } = self.demand;
+        let gateway = gateway.unwrap_or_default();
+        let unknown = match (unknown, gateway) {
+            (0, SourceDemand { unknown, holds: true, .. }) => {
+                format!("the demand at {unknown} endpoints of the wake source is unknown")
+            }
+            _ => format!("the demand of {unknown} replicas is unknown"),
+        };
         match self.activity {
+            Activity::Active(Cause::Demand) if gateway.amount() > 0.0 => {
+                format!("active: demand {amount}, {} of it at the gateway", gateway.amount())
+            }
             Activity::Active(Cause::Demand) => format!("active: demand {amount}"),
             Activity::Active(Cause::Held) => "active: held after the last demand".into(),
             Activity::Active(Cause::Running) => "active: requests are still running".into(),
             Activity::Active(Cause::InFlight) => format!("active: {in_flight} replicas on their way"),
-            Activity::Active(Cause::PartlyUnknown) => {
-                format!("active: the demand of {unknown} replicas is unknown")
-            }
+            Activity::Active(Cause::PartlyUnknown) => format!("active: {unknown}"),
             Activity::Inactive => "inactive: no demand".into(),
-            Activity::Unknown => format!("activity unknown: the demand of {unknown} replicas is unknown"),
+            Activity::Unknown => format!("activity unknown: {unknown}"),
         }
     }
 }

@@ -2,14 +2,18 @@
 //! requests meanwhile, or another Service that its user names. Which page is read for whom,
 //! to whom a token may be shown, what it means that one can't be read, and how often.
 
+pub mod demand;
 pub mod fault;
 pub mod pace;
+pub mod readability;
 pub mod source;
 
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use self::{
+    demand::{MOST_ENDPOINTS, SourceDemand, SourceState},
     fault::{Fault, Withheld, judge},
+    readability::SourceReadability,
     source::{Found, Missing, Place, Reading, ServicePort, Source},
 };
 use super::names::InferenceSetKey;

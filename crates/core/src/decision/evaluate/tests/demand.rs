@@ -5,7 +5,7 @@ use super::*;
 #[test]
 fn the_gateway_and_rejections_are_demand() {
     let zero = set(0);
-    let queued = Observed { gateway: Some(3.0), ..observed(&zero, &[]) };
+    let queued = Observed { gateway: Some(held_by(3.0)), ..observed(&zero, &[]) };
     let snapshot = decide(&trigger(&[]), &queued);
     assert_eq!((snapshot.activity, value(&snapshot)), (Activity::Active(Cause::Demand), Ok(0.0)));
 
@@ -19,6 +19,32 @@ fn the_gateway_and_rejections_are_demand() {
     let one = set(1);
     let snapshot = decide(&trigger(&[]), &observed(&one, &[refusing]));
     assert_eq!(snapshot.demand.amount, 1.0);
+}
+
+/// Of two pickers one does not answer: what the other holds counts, and nobody is let go.
+#[test]
+fn an_endpoint_of_the_gateway_that_is_unknown_holds_downwards_only() {
+    let partly = |held| Some(SourceDemand { held, known: 1, unknown: 1, holds: true, ..held_by(0.0) });
+    let (zero, one) = (set(0), set(1));
+    let idle = [pod(0, Is::Waiting(0.0))];
+    let cases = [
+        (&zero, &[][..], partly(3.0), Activity::Active(Cause::Demand), "demand 3, 3 of it at the gateway"),
+        (&zero, &[][..], partly(0.0), Activity::Inactive, "no demand"),
+        (&one, &idle, partly(3.0), Activity::Active(Cause::Demand), "demand 3, 3 of it at the gateway"),
+        (
+            &one,
+            &idle,
+            partly(0.0),
+            Activity::Active(Cause::PartlyUnknown),
+            "the demand at 1 endpoints of the wake source is unknown",
+        ),
+        (&one, &idle, Some(held_by(0.0)), Activity::Inactive, "no demand"),
+    ];
+    for (set, pods, gateway, activity, told) in cases {
+        let snapshot = decide(&trigger(&[]), &Observed { gateway, ..observed(set, pods) });
+        assert_eq!(snapshot.activity, activity, "{gateway:?}");
+        assert!(snapshot.why().ends_with(told), "{}", snapshot.why());
+    }
 }
 
 /// A page of an engine that nobody knows: only the metric that the user named.

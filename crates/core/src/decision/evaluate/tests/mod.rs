@@ -13,6 +13,7 @@ use crate::{
     },
     names::{InferenceSetKey, MetricName, PodUid},
     page::sample::{Cumulative, Histogram, PodDemand, PodSample, Reading},
+    wake::SourceDemand,
 };
 
 const STALENESS: Duration = Duration::from_secs(5);
@@ -104,6 +105,11 @@ fn set(replicas: u32) -> InferenceSet {
 
 fn observed<'a>(set: &'a InferenceSet, pods: &'a [Pod]) -> Observed<'a> {
     Observed { set, pods, missing: &[], staleness: STALENESS, gateway: None, heard: NOW }
+}
+
+/// What a gateway of one picker says that holds so many requests.
+fn held_by(held: f64) -> SourceDemand {
+    SourceDemand { held, known: 1, ..SourceDemand::default() }
 }
 
 /// Decides for a target whose hold time is long over.
