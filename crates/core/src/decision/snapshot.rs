@@ -196,8 +196,8 @@ impl Snapshot {
     /// that demand is not.
     #[must_use]
     pub fn why_activity_is_unknown(&self) -> Unavailable {
-        let errors = self.values.iter().filter_map(|value| value.as_ref().err());
-        match self.values.iter().all(Result::is_err).then(|| errors.cloned().next()).flatten() {
+        let mut errors = self.values.iter().filter_map(|value| value.as_ref().err());
+        match self.values.iter().all(Result::is_err).then(|| errors.next().cloned()).flatten() {
             Some(unavailable) => unavailable,
             None => {
                 Unavailable::DemandUnknown { unknown: self.demand.unknown, replicas: self.census.replicas }

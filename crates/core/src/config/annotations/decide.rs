@@ -39,6 +39,7 @@ impl Default for Wake {
 
 /// What to do for an InferenceSet.
 #[derive(Clone, Debug, PartialEq)]
+#[expect(clippy::large_enum_variant, reason = "one is made at a time, and taken apart at once")]
 pub enum Decision {
     /// It doesn't ask for autoscaling: what we made for it goes.
     Off,
