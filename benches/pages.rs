@@ -12,6 +12,10 @@ pub const WANTED: [&str; 4] = [
 ];
 
 /// About 1 MB: the recorded page with 32 engines.
+///
+/// # Panics
+/// Where the recorded page is another one.
+#[must_use]
 pub fn megabyte() -> String {
     let page = with_engines(RECORDED, 32);
     assert!((900_000..1_100_000).contains(&page.len()), "{} bytes", page.len());

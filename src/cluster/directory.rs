@@ -53,7 +53,7 @@ impl Directory {
         let entry = ports.entries.entry(port.clone()).or_default();
         entry.followers += 1;
         let is_first = entry.followers == 1;
-        let found = entry.changes.get_or_insert_with(|| watch::Sender::new(entry.found)).subscribe();
+        let found = entry.changes.get_or_insert_with(|| watch::Sender::new(entry.found.clone())).subscribe();
         if is_first {
             ports.requests.insert(port.clone(), true);
             self.0.requested.notify_one();
@@ -95,9 +95,13 @@ impl Directory {
             return;
         }
         let entry = ports.entries.entry(port.clone()).or_default();
-        entry.found = found;
+        entry.found.clone_from(&found);
         if let Some(changes) = &entry.changes {
-            changes.send_if_modified(|before| std::mem::replace(before, found) != found);
+            changes.send_if_modified(|before| {
+                let is_news = *before != found;
+                *before = found;
+                is_news
+            });
         }
         ports.drop_unused(&port);
     }
@@ -137,7 +141,7 @@ impl FollowedPort {
     /// Where it answers now; `None` while it can't be known.
     #[must_use]
     pub fn find(&mut self) -> Option<Found> {
-        *self.found.borrow_and_update()
+        self.found.borrow_and_update().clone()
     }
 
     /// Waits until it answers elsewhere than [`Self::find`] last said. For ever where there is
@@ -175,7 +179,7 @@ mod tests {
     }
 
     fn at(last: u8) -> Option<Found> {
-        Some(Ok(([10, 0, 0, last], 9090).into()))
+        Some(Ok([([10, 0, 0, last], 9090).into()].into()))
     }
 
     /// Endpoints come and go all the time, and thousands of sources are read.

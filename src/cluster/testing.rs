@@ -13,7 +13,6 @@ use http::{Request, Response, StatusCode};
 use http_body_util::StreamBody;
 use hyper::body::Frame;
 use kube::{Client, client::Body};
-use reqwest::Url;
 use serde_json::{Value, json};
 use tokio::{
     sync::{mpsc, oneshot},
@@ -21,6 +20,7 @@ use tokio::{
 };
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
+use url::Url;
 
 use sim::api_server::rbac;
 

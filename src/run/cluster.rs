@@ -28,7 +28,8 @@ use crate::{
     },
     provision::{Provisioner, WakeSources, follow_renewals},
     readiness::Gate,
-    wake::{CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool},
+    scrape::PageClient,
+    wake::{CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourcePool},
 };
 use clock::Clock;
 use scaler_core::{
@@ -245,7 +246,7 @@ impl Cluster {
     /// Tries the wake-up sources that are asked about.
     pub(super) fn probe(
         &self,
-        client: SourceClient,
+        client: PageClient,
         directory: Directory,
         life: &Life,
     ) -> impl Future<Output = ()> + use<> {

@@ -2,6 +2,7 @@
 
 pub mod cluster;
 mod notices;
+pub(crate) mod scrapers;
 mod teller;
 
 use std::{
@@ -25,6 +26,7 @@ use tracing::{error, info};
 use self::{
     cluster::{Cluster, ClusterOptions},
     notices::GateCollector,
+    scrapers::Scrapers,
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
@@ -36,7 +38,7 @@ use crate::{
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
-    scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
+    scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool},
     serve::{
         admin::Admin,
         health,
@@ -44,7 +46,7 @@ use crate::{
         scaler::Scaler,
     },
     targets::Targets,
-    wake::{Reader, SourceClient, SourceClientError, SourcePool},
+    wake::{Reader, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
@@ -115,9 +117,9 @@ pub enum StartError {
     #[error("failed to listen on {address} for {what}")]
     Listen { what: &'static str, address: SocketAddr, source: io::Error },
     #[error("failed to make the HTTP client")]
-    Client { source: crate::scrape::ClientError },
+    Client { source: ClientError },
     #[error(transparent)]
-    WakeClient(#[from] SourceClientError),
+    WakeClient(ClientError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }
@@ -197,8 +199,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     }
     let sockets = Sockets::bind(&options)?;
     let addresses = sockets.addresses;
-    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
-    let wake_client = SourceClient::new(client.clone(), options.wake_authorities.clone())?;
+    let client = page_client(&options)?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -218,14 +219,15 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let (source_sender, sources) = mpsc::channel(REPORTS);
     let source_pool = SourcePool::new(
         "targets",
-        Reader::new(wake_client.clone(), cluster.as_ref().map(Cluster::credentials)),
+        Reader::new(client.clone(), cluster.as_ref().map(Cluster::credentials)),
         clock,
         directory.clone(),
         options.wake_pace,
         metrics.wake_interval.clone(),
         source_sender,
     );
-    let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
+    let scrapers =
+        Scrapers { pods: ScrapePool::new(client.clone(), clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
@@ -253,7 +255,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
         tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
-        tasks.spawn(cluster.probe(wake_client, directory, &life));
+        tasks.spawn(cluster.probe(client.clone(), directory, &life));
     }
     let serving = if cluster.is_some() {
         tasks.spawn(opening.open(cluster, cancel.clone()))
@@ -278,6 +280,12 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         aggregator,
         aggregator_cancel,
     })
+}
+
+/// The client that fetches every page.
+fn page_client(options: &RunOptions) -> Result<PageClient, StartError> {
+    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
+    client.with_authorities(options.wake_authorities.clone()).map_err(StartError::WakeClient)
 }
 
 /// What is read when a page of our own metrics is asked for.

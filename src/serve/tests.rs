@@ -9,10 +9,8 @@ use std::{
 };
 
 use futures::StreamExt;
-use http::HeaderValue;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use reqwest::Url;
 use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use tonic::{
@@ -27,9 +25,10 @@ use crate::{
     aggregator::{Aggregator, Inbox},
     cluster::directory::Directory,
     metrics::Metrics,
-    scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
+    run::scrapers::Scrapers,
+    scrape::{Fetch, Page, Request, ScrapeError, ScrapePool},
     targets::Targets,
-    wake::{Dial, Reader, SourceFetch, SourcePool},
+    wake::{Reader, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{
@@ -72,16 +71,8 @@ impl Pages {
 impl Fetch for Pages {
     type Connection = ();
 
-    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
-        self.read(&format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80))).await
-    }
-}
-
-impl SourceFetch for Pages {
-    type Connection = ();
-
-    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
-        self.read(&dial.address.to_string()).await
+    async fn fetch(&self, (): &mut (), request: &Request<'_>) -> Result<Page, ScrapeError> {
+        self.read(&request.address.to_string()).await
     }
 }
 

@@ -10,8 +10,11 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Reader, SourceClient, SourceFetch, SourcePlan, SourcePool, SourceReport};
-use crate::cluster::directory::Pools;
+use super::{Reader, SourcePlan, SourcePool, SourceReport};
+use crate::{
+    cluster::directory::Pools,
+    scrape::{Fetch, PageClient},
+};
 use scaler_core::{
     names::InferenceSetKey,
     wake::{Answers, Asked, Readability, Reading, Source, judge},
@@ -22,7 +25,7 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tries what is asked for, every [`PROBE_INTERVAL`], and tells what came of it.
 #[derive(Debug)]
-pub struct Prober<F = SourceClient> {
+pub struct Prober<F = PageClient> {
     reader: Reader<F>,
     pool: SourcePool<F>,
     reports: mpsc::Receiver<SourceReport>,
@@ -35,7 +38,7 @@ pub struct Prober<F = SourceClient> {
     known: HashMap<Source, Readability>,
 }
 
-impl<F: SourceFetch> Prober<F> {
+impl<F: Fetch> Prober<F> {
     /// `pool` reports to `reports`.
     #[must_use]
     pub fn new(

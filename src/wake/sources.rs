@@ -18,8 +18,11 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Memory, Reader, SourceClient, SourceFetch};
-use crate::cluster::directory::{Directory, FollowedPort};
+use super::{Reader, SourceEndpoint};
+use crate::{
+    cluster::directory::{Directory, FollowedPort},
+    scrape::{Fetch, PageClient},
+};
 use clock::Clock;
 use scaler_core::{
     endpoint::cadence::{Cadence, unit_fraction},
@@ -58,7 +61,7 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Owns one task for each source. None of its methods waits, except `shutdown`. Dropping it
 /// ends all tasks.
 #[derive(Debug)]
-pub struct SourcePool<F = SourceClient> {
+pub struct SourcePool<F = PageClient> {
     /// Whose readings these are, for logs.
     name: &'static str,
     reader: Reader<F>,
@@ -101,7 +104,7 @@ impl InForce {
     }
 }
 
-impl<F: SourceFetch> SourcePool<F> {
+impl<F: Fetch> SourcePool<F> {
     /// A pool without sources. `exported` shows the interval in force for those asleep, in
     /// seconds. A full `reports` channel slows the readings down.
     #[must_use]
@@ -208,7 +211,7 @@ impl<F: SourceFetch> SourcePool<F> {
             clock: self.clock,
             port: source.service().map(|port| self.directory.follow(port)),
             in_force: self.in_force.clone(),
-            memory: Memory::default(),
+            endpoint: None,
             was_read: None,
         };
         // Many that are found in one moment are not read in one moment.
@@ -224,14 +227,14 @@ impl<F: SourceFetch> SourcePool<F> {
 }
 
 /// The reading of one source.
-struct Task<F: SourceFetch> {
+struct Task<F: Fetch> {
     source: Source,
     reader: Reader<F>,
     clock: Clock,
     /// Where it answers, unless that is an address of its own.
     port: Option<FollowedPort>,
     in_force: Arc<InForce>,
-    memory: Memory<F>,
+    endpoint: Option<(SocketAddr, SourceEndpoint<F>)>,
     /// Whether the last reading went well; `None` before the first.
     was_read: Option<bool>,
 }
@@ -239,7 +242,7 @@ struct Task<F: SourceFetch> {
 /// Where a source is, as far as is known.
 type Found = Result<SocketAddr, Fault>;
 
-impl<F: SourceFetch> Task<F> {
+impl<F: Fetch> Task<F> {
     async fn run(
         mut self,
         delay: Duration,
@@ -286,7 +289,7 @@ impl<F: SourceFetch> Task<F> {
         match &self.source.place {
             Place::Address(address) => Ok(*address),
             Place::Service(_) => match self.port.as_mut().and_then(FollowedPort::find) {
-                Some(Ok(address)) => Ok(address),
+                Some(Ok(addresses)) => addresses.first().copied().ok_or(Fault::Missing(Missing::Endpoint)),
                 Some(Err(missing)) => Err(Fault::Missing(missing)),
                 None => Err(Fault::NotLookedUp),
             },
@@ -309,7 +312,10 @@ impl<F: SourceFetch> Task<F> {
     async fn read(&mut self, found: Found, plan: &SourcePlan, interval: Duration) -> SourceReport {
         let outcome = match found {
             Ok(address) => {
-                self.reader.read(&self.source, address, &plan.pools, TIMEOUT, &mut self.memory).await
+                let kept = self.endpoint.take().filter(|(before, _)| *before == address);
+                let new = || (address, SourceEndpoint::new(self.source.clone(), address));
+                let (_, endpoint) = self.endpoint.insert(kept.unwrap_or_else(new));
+                self.reader.read(endpoint, &plan.pools, TIMEOUT).await
             }
             Err(fault) => Err(fault),
         };

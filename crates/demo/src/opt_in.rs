@@ -22,7 +22,7 @@ use keda_kaito_scaler::{
     provision::{Provisioner, WakeSources},
     scrape::{DEFAULT_MAX_BODY, PageClient},
     targets::Targets,
-    wake::{PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool},
+    wake::{PROBE_INTERVAL, Prober, Reader, SourcePool},
 };
 use scaler_core::{
     fleet::{services::pool_name, tenancy::Tenancy},
@@ -66,7 +66,7 @@ pub(crate) async fn scaled_object(
         writes_per_second: Provisioner::WRITES_PER_SECOND,
     };
     let directory = directory(key, gateway);
-    let reader = Reader::new(SourceClient::new(PageClient::new(DEFAULT_MAX_BODY)?, None)?, None);
+    let reader = Reader::new(PageClient::new(DEFAULT_MAX_BODY)?, None);
     let (reporting, reports) = mpsc::channel(1);
     let pool = SourcePool::new(
         "demo",
@@ -118,7 +118,7 @@ fn directory(key: &InferenceSetKey, gateway: SocketAddr) -> Directory {
     let picker = Source::picker(&key.namespace, &pool);
     let directory = Directory::default();
     if let Some(port) = picker.service() {
-        directory.tell(port.clone(), Some(Ok(gateway)));
+        directory.tell(port.clone(), Some(Ok([gateway].into())));
     }
     directory.tell_pool(key.clone(), Some(pool.into()));
     directory

@@ -10,6 +10,7 @@ pub mod endpoints_file;
 pub mod fixtures;
 pub mod fleet;
 pub mod gateway;
+pub mod hostile;
 pub mod hpa;
 pub mod http;
 pub mod keda;

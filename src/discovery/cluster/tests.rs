@@ -1,6 +1,6 @@
 //! All of discovery: what the aggregator is told, and when the process counts as ready.
 
-use std::{collections::BTreeMap, net::SocketAddr, time::Duration};
+use std::{collections::BTreeMap, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
@@ -24,7 +24,7 @@ use scaler_core::{
         ObjectName,
         model::{FleetEvent, InferenceSet},
     },
-    wake::{Missing, ServicePort},
+    wake::{Found, Missing, ServicePort},
 };
 
 const PODS: &str = "/api/v1/pods";
@@ -78,7 +78,7 @@ impl Rig {
     }
 
     /// Where a port of a Service in team-a is, once that is known.
-    async fn found(&mut self, service: &str, port: u16) -> Result<SocketAddr, Missing> {
+    async fn found(&mut self, service: &str, port: u16) -> Found {
         let port = self.follow(service, port);
         let known = async {
             loop {
@@ -99,15 +99,10 @@ impl Rig {
     }
 
     /// The same, once it is something else than `before`.
-    async fn found_other(
-        &mut self,
-        service: &str,
-        port_number: u16,
-        before: Result<SocketAddr, Missing>,
-    ) -> Result<SocketAddr, Missing> {
+    async fn found_other(&mut self, service: &str, port_number: u16, before: Found) -> Found {
         let port = self.follow(service, port_number);
         let changed = async {
-            while port.find() == Some(before) {
+            while port.find().as_ref() == Some(&before) {
                 port.moved().await;
             }
         };
@@ -128,6 +123,11 @@ impl Rig {
             }
         }
     }
+}
+
+/// One endpoint.
+fn at(address: &str) -> Found {
+    Ok([address.parse().unwrap()].into())
 }
 
 fn line(set: &InferenceSet) -> String {
@@ -283,8 +283,8 @@ async fn the_gateway_is_found_by_the_name_of_its_service() {
     assert_eq!(rig.event().await, "demo 2 [] demo-inferencepool @team-a/demo-inferencepool-epp:9090");
     assert_eq!(rig.found("demo-inferencepool-epp", 9090).await, Err(Missing::Endpoint));
     slices.send("MODIFIED", &slice("demo-inferencepool-epp", "10.0.0.7", true, "101"));
-    let address = "10.0.0.7:9090".parse().unwrap();
-    assert_eq!(rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await, Ok(address));
+    let found = rig.found_other("demo-inferencepool-epp", 9090, Err(Missing::Endpoint)).await;
+    assert_eq!(found, at("10.0.0.7:9090"));
 
     // Another InferenceSet, and several at once, are one more list.
     let mut role = inference_set("chat-decode", 1, "60");
@@ -357,9 +357,8 @@ async fn what_a_trigger_names_is_found_by_its_service() {
         json!({"metadata": metadata, "spec": {"ports": [{"name": "metrics", "port": number, "targetPort": 9090}]}})
     };
     rig.api.next(SERVICES).await.list("200", &[service(80, "60")]);
-    assert_eq!(rig.found("epp", 80).await, Ok("10.0.0.9:9090".parse().unwrap()));
+    assert_eq!(rig.found("epp", 80).await, at("10.0.0.9:9090"));
     let services = rig.api.next(SERVICES).await.watch();
     services.send("MODIFIED", &service(81, "201"));
-    let before = Ok("10.0.0.9:9090".parse().unwrap());
-    assert_eq!(rig.found_other("epp", 80, before).await, Err(Missing::Port));
+    assert_eq!(rig.found_other("epp", 80, at("10.0.0.9:9090")).await, Err(Missing::Port));
 }

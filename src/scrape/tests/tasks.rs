@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use reqwest::Url;
 use tokio::{
     sync::mpsc,
     time::{Instant, advance, sleep},
 };
+use url::Url;
 
 use super::{
-    super::{Fetch, Page, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
+    super::{self as scrape, Fetch, Page, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
     id, plan, wanted,
 };
 use clock::Clock;
@@ -79,7 +79,8 @@ impl Scripted {
 impl Fetch for Scripted {
     type Connection = ();
 
-    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
+    async fn fetch(&self, (): &mut (), request: &scrape::Request<'_>) -> Result<Page, ScrapeError> {
+        let url = request.url;
         let kind = if url.as_str().contains("name[]=") { Filtered } else { Plain };
         let request = Request { at: Instant::now(), url: url.clone(), kind };
         self.requests.lock().unwrap().push(request.clone());
@@ -384,7 +385,7 @@ async fn an_answer_that_is_no_page_says_what_it_is() {
     assert_eq!(
         error,
         "the answer is JSON, not a metrics page: TensorRT-LLM serve has its metrics page at /prometheus/metrics \
-         (metricPath)"
+         (metricPath, annotation metric-path)"
     );
     assert_eq!(bench.server.kinds(), [Filtered, Plain]);
 }

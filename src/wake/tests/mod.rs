@@ -130,7 +130,7 @@ fn credentials(api: &ByPath, listed: &[&str]) -> Credentials {
 }
 
 fn reader(credentials: Credentials) -> Reader {
-    Reader::new(SourceClient::new(PageClient::new(1 << 20).unwrap(), None).unwrap(), Some(credentials))
+    Reader::new(PageClient::new(1 << 20).unwrap(), Some(credentials))
 }
 
 fn source(named: &str) -> Source {

@@ -1,10 +1,9 @@
 //! The tasks: one for each source, as often as the pace says.
 
-use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::scrape::{Page, ScrapeError};
+use crate::scrape::{Fetch, Page, Request, ScrapeError};
 use clock::Clock;
 use scaler_core::wake::{ServicePort, pace::Pace};
 
@@ -12,12 +11,12 @@ use scaler_core::wake::{ServicePort, pace::Pace};
 #[derive(Clone, Default)]
 struct Instantly(Arc<Mutex<Vec<tokio::time::Instant>>>);
 
-impl SourceFetch for Instantly {
+impl Fetch for Instantly {
     type Connection = ();
 
-    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
+    async fn fetch(&self, (): &mut (), request: &Request<'_>) -> Result<Page, ScrapeError> {
         self.0.lock().unwrap().push(tokio::time::Instant::now());
-        if dial.address.port() == 1 {
+        if request.address.port() == 1 {
             return Err(ScrapeError::Refused);
         }
         Ok(b"llm_d_epp_flow_control_queue_size{inference_pool=\"a\"} 1\n".to_vec().into())
@@ -108,7 +107,9 @@ async fn a_service_is_read_once_it_is_found_and_where_it_moves() {
     let mut outcome = async || rig.reports.recv().await.unwrap().outcome.map(|_| ());
     assert_eq!(outcome().await, Err(Fault::NotLookedUp));
     let directory = rig.directory.clone();
-    let know = |place| directory.tell(epp.service().unwrap().clone(), Some(place));
+    let know = |place: Result<SocketAddr, Missing>| {
+        directory.tell(epp.service().unwrap().clone(), Some(place.map(|address| [address].into())));
+    };
     know(Err(Missing::Endpoint));
     assert_eq!(outcome().await, Err(Fault::Missing(Missing::Endpoint)));
     let before = tokio::time::Instant::now();

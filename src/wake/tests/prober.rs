@@ -41,6 +41,7 @@ impl Rig {
 
     fn know(&self, service: &str, port: u16, place: Result<SocketAddr, Missing>) {
         let service = ObjectName::new("team-a", service);
+        let place = place.map(|address| [address].into());
         self.directory.tell(ServicePort { service, port }, Some(place));
     }
 

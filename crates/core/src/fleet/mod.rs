@@ -2,6 +2,7 @@
 //! are used, what they mean, and what follows for InferenceSets and for the ports of Services.
 
 pub mod collection;
+pub mod endpoints_file;
 pub mod index;
 pub mod inference_set;
 pub mod model;

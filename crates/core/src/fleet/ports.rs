@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
     sync::Arc,
 };
 
@@ -162,14 +163,18 @@ fn look_up(port: &ServicePort, sources: Sources<'_>) -> Option<Found> {
             None => return None,
         },
     };
-    let addresses = slices.of(&port.service).filter_map(|part| part.slice.address(name));
-    Some(addresses.min().ok_or(Missing::Endpoint))
+    let addresses: BTreeSet<_> =
+        slices.of(&port.service).flat_map(|part| part.slice.addresses(name)).collect();
+    // A pod of a dual-stack Service is in a slice of each family, and is one endpoint.
+    let has_v4 = addresses.iter().any(SocketAddr::is_ipv4);
+    let one_family: Vec<_> = addresses.into_iter().filter(|address| address.is_ipv4() || !has_v4).collect();
+    Some(if one_family.is_empty() { Err(Missing::Endpoint) } else { Ok(one_family.into()) })
 }
 
 /// The name of the port where it is the one that the picker's chart gives.
 fn conventional_name(port: &ServicePort, sources: Sources<'_>) -> Option<&'static str> {
     // An EndpointSlice without endpoints need not have ports.
-    let fits = |slice: &Slice| slice.ip.is_none() || slice.port(METRICS_PORT_NAME).is_some();
+    let fits = |slice: &Slice| slice.ips.is_empty() || slice.port(METRICS_PORT_NAME).is_some();
     let mut slices = sources.slices.of(&port.service);
     (port.port == METRICS_PORT && slices.all(|part| fits(&part.slice))).then_some(METRICS_PORT_NAME)
 }

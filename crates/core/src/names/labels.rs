@@ -89,7 +89,7 @@ impl LabelMatchers {
         Ok(Self(matchers))
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 

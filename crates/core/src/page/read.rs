@@ -121,9 +121,9 @@ impl fmt::Display for NotMetrics {
         f.write_str(match self {
             Self::Json => {
                 "JSON, not a metrics page: TensorRT-LLM serve has its metrics page at /prometheus/metrics \
-                 (metricPath)"
+                 (metricPath, annotation metric-path)"
             }
-            Self::Html => "HTML, not a metrics page: see to the path and the port (metricPath, metricPort)",
+            Self::Html => "HTML, not a metrics page: look to the path and the port (metricPath, metricPort)",
             Self::Other => "not a metrics page",
         })
     }

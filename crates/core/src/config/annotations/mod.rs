@@ -29,6 +29,8 @@
 //! polling-interval          seconds ≥ 1                            15
 //! cooldown-period           seconds                                KEDA's (300)
 //! scrape-interval           duration, 100ms..1m                    1s
+//! metric-port               1..65535                               the replica's own
+//! metric-path               starts with one /                      /metrics
 //! scaleup-gate-deadline     duration, 0s..24h                      15m
 //! scale-to-zero             true | false                           false
 //! wake-source               SERVICE:PORT                           KAITO's endpoint picker
@@ -114,6 +116,9 @@ pub struct Annotations {
     /// Seconds; `None` leaves the field to KEDA and to the user.
     pub cooldown_period: Option<u32>,
     pub scrape_interval: Option<Duration>,
+    /// The port of the replicas' metrics page, and its path.
+    pub metric_port: Option<u16>,
+    pub metric_path: Option<String>,
     pub in_flight_deadline: Option<Duration>,
     pub scale_to_zero: bool,
     pub wake_source: Option<WakeSource>,

@@ -37,6 +37,8 @@ pub const KEYS: &[&str] = &[
     "polling-interval",
     "cooldown-period",
     "scrape-interval",
+    "metric-port",
+    "metric-path",
     "scaleup-gate-deadline",
     "scale-to-zero",
     "wake-source",
@@ -112,6 +114,8 @@ impl Reader<'_> {
         if let Some(metrics) = &metrics {
             self.note_short_windows(metrics, scrape_interval.unwrap_or(Trigger::DEFAULT_SCRAPE_INTERVAL));
         }
+        let metric_port = self.fields.read("metric-port", trigger::A_PORT, trigger::port);
+        let metric_path = self.fields.read("metric-path", trigger::A_PATH, trigger::path);
         let in_flight_deadline = self.fields.duration("scaleup-gate-deadline", DEADLINE);
         let scale_to_zero = self.fields.boolean("scale-to-zero").unwrap_or(false);
         let wake_source = self.fields.read("wake-source", WakeSource::ALLOWED, WakeSource::parse);
@@ -123,6 +127,8 @@ impl Reader<'_> {
             polling_interval: polling_interval.unwrap_or(15),
             cooldown_period,
             scrape_interval,
+            metric_port,
+            metric_path: metric_path.map(str::to_owned),
             in_flight_deadline,
             scale_to_zero,
             wake_source,

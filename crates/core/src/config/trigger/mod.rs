@@ -44,6 +44,7 @@ mod tests;
 use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
+pub(super) use parse::{A_PATH, A_PORT, path, port};
 pub(in crate::config) use parse::{DEFAULT_WINDOW, WINDOW};
 pub use parse::{KEYS, unknown_keys};
 

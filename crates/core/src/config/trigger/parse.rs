@@ -156,11 +156,8 @@ fn is_subdomain(text: &str) -> bool {
 fn page(fields: &mut Fields<'_>) -> PageSource {
     fields.word("metricSource", &[("modelpod", ())]);
     let protocol = fields.word("metricProtocol", &[("http", Protocol::Http), ("https", Protocol::Https)]);
-    let port = fields.read("metricPort", "a port from 1 to 65535", port);
-    let path = fields.read("metricPath", "a path that starts with one /", |text| {
-        let legal = text.starts_with('/') && !text.starts_with("//");
-        (legal && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')).then_some(text)
-    });
+    let port = fields.read("metricPort", A_PORT, port);
+    let path = fields.read("metricPath", A_PATH, path);
     PageSource {
         protocol: protocol.unwrap_or(Protocol::Http),
         port: port.filter(|&port| port != SERVICE_PORT),
@@ -169,8 +166,17 @@ fn page(fields: &mut Fields<'_>) -> PageSource {
     }
 }
 
-fn port(text: &str) -> Option<u16> {
+pub(in crate::config) const A_PORT: &str = "a port from 1 to 65535";
+pub(in crate::config) const A_PATH: &str = "a path that starts with one /";
+
+pub(in crate::config) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&port| port > 0)
+}
+
+/// The path of a page on a replica; it leads nowhere else.
+pub(in crate::config) fn path(text: &str) -> Option<&str> {
+    let legal = text.starts_with('/') && !text.starts_with("//");
+    (legal && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')).then_some(text)
 }
 
 impl WakeSource {

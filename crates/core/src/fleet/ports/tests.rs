@@ -12,6 +12,11 @@ fn port(service: &str, port: u16) -> ServicePort {
     ServicePort { service: name(service), port }
 }
 
+/// Where a port answers.
+fn at_all(addresses: &[&str]) -> Found {
+    Ok(addresses.iter().map(|address| address.parse().unwrap()).collect())
+}
+
 fn scope(services: &[&str]) -> Scope {
     Scope::Named(services.iter().map(|service| Arc::from(*service)).collect())
 }
@@ -28,10 +33,13 @@ fn a_picker_is_there_while_its_service_has_slices() {
         &[slice(service, "v6", Some("fd00::1")), slice(service, "v4", Some("10.0.0.7"))],
     );
     assert_eq!(told(&mut world), ["chat 0 [] @team-a/chat-inferencepool-epp:9090"]);
-    let place = |world: &mut World| world.places().get(&at).copied();
-    assert_eq!(place(&mut world), Some(Ok("10.0.0.7:9190".parse().unwrap())));
+    let place = |world: &mut World| world.places().get(&at).cloned();
+    assert_eq!(place(&mut world), Some(at_all(&["10.0.0.7:9190"])), "one pod in two families");
+    world.apply_slice(&slice(service, "more", Some("10.0.0.6")));
+    assert_eq!(place(&mut world), Some(at_all(&["10.0.0.6:9190", "10.0.0.7:9190"])));
+    world.delete_slice(&name("more"));
     world.apply_slice(&slice(service, "v4", None));
-    assert_eq!(place(&mut world), Some(Ok("[fd00::1]:9190".parse().unwrap())));
+    assert_eq!(place(&mut world), Some(at_all(&["[fd00::1]:9190"])));
     world.apply_slice(&slice(service, "v6", None));
     assert_eq!(place(&mut world), Some(Err(Missing::Endpoint)));
     assert_eq!(told(&mut world), [""; 0], "it restarts");
@@ -62,7 +70,7 @@ fn a_port_is_found_by_the_name_that_its_service_gives_it() {
         json!({"metadata": {"namespace": "team-a", "name": "epp"}, "spec": {"ports": ports}})
     };
     world.list_services(&[service("http-metrics")]);
-    assert_eq!(world.places()[&web], Ok("10.0.0.7:9190".parse().unwrap()));
+    assert_eq!(world.places()[&web], at_all(&["10.0.0.7:9190"]));
     assert_eq!(world.places()[&other], Err(Missing::Port));
     world.apply_service(&service("of-no-slice"));
     assert_eq!(world.places()[&web], Err(Missing::Endpoint));
@@ -105,7 +113,7 @@ fn a_change_of_one_service_costs_nothing_for_the_others() {
         let ip = format!("10.0.1.{last}");
         world.apply_slice(&slice("epp-7", "x", Some(&ip)));
         assert_eq!(world.ports.stale.len(), 1);
-        let found: Found = Ok(format!("{ip}:9190").parse().unwrap());
+        let found = at_all(&[&format!("{ip}:9190")]);
         assert_eq!(world.take_ports(), [(port("epp-7", 9090), Some(found))]);
     }
 }

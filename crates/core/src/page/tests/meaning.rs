@@ -180,7 +180,9 @@ fn what_is_no_metrics_page_is_named() {
     ] {
         assert_eq!(NotMetrics::of(answer.as_bytes()), expected, "{answer}");
     }
-    assert!(NotMetrics::Json.to_string().contains("/prometheus/metrics (metricPath)"));
+    assert!(
+        NotMetrics::Json.to_string().contains("/prometheus/metrics (metricPath, annotation metric-path)")
+    );
 }
 
 #[test]
