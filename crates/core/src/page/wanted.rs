@@ -112,16 +112,16 @@ impl Wanted {
             }
         }
         let families = families.list;
-        let asked_engines = engines(&asked);
-        let engines: HashSet<Engine> = asked_engines.iter().map(|(engine, _)| *engine).collect();
-        let asked_for: HashSet<usize> =
-            asked.iter().flat_map(|it| it.names.iter().chain(&it.stand_ins)).copied().collect();
+        let engines = engines(&asked);
+        let is_asked =
+            |index| asked.iter().any(|it| it.names.contains(&index) || it.stand_ins.contains(&index));
         let is_first: Vec<bool> = families
             .iter()
             .enumerate()
             .map(|(index, family)| {
-                let of = |engine| engine == Engine::Kaito || engines.contains(&engine);
-                engine_of(&family.name).is_none_or(of) || asked_for.contains(&index)
+                let of =
+                    |engine| engine == Engine::Kaito || engines.iter().any(|(asked, _)| *asked == engine);
+                engine_of(&family.name).is_none_or(of) || is_asked(index)
             })
             .collect();
         // An empty name selects nothing, and keeps its place.
@@ -130,7 +130,7 @@ impl Wanted {
             Selector::new(named.map(|(family, it)| if it { family.name.as_str() } else { "" }))
         };
         let (selector, others) = (those(true), those(false));
-        let query = query(&asked, &asked_engines);
+        let query = query(&asked, &engines);
         let (similar, hasher) = (Arc::default(), RandomState::new());
         Self { asked, families, selector, others, demand, similar, hasher, query }
     }
