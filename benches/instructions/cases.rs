@@ -34,7 +34,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tonic::Request;
 
-use crate::pages::{RECORDED, WANTED, megabyte};
+use pages::{RECORDED, WANTED, megabyte};
 
 type Work = Box<dyn FnMut()>;
 
