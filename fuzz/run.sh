@@ -6,7 +6,7 @@ target=$1 binary=$2 found=$3 seconds=$4
 here=$(cd "$(dirname "$0")" && pwd)
 mkdir -p "$found/$target" "$found/failures"
 log="$found/$target.log"
-options=(-max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 -max_len=16384
+options=(-max_total_time="$seconds" -timeout=5 -rss_limit_mb=1024 -print_final_stats=1 -max_len=4096
   -artifact_prefix="$found/failures/$target-")
 [ -f "$here/dictionaries/$target.dict" ] && options+=(-dict="$here/dictionaries/$target.dict")
 status=0

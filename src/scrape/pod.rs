@@ -200,6 +200,8 @@ impl<F: Fetch> Endpoint<F> {
         };
         let urls = self.urls.insert(urls);
         let mut kind = self.choice.first();
+        // What the filtered page said, where the plain one is tried after it.
+        let mut filtered = None;
         loop {
             let request = Request {
                 address: plan.address,
@@ -216,15 +218,27 @@ impl<F: Fetch> Endpoint<F> {
                 }
                 Err(error) => failed(error),
             };
-            match self.choice.answered(kind, answer) {
-                Verdict::TryPlain => kind = PageKind::Plain,
-                Verdict::Keep => {
-                    return result.map(|mut scraped| {
-                        self.hints.follow(scraped.page, &mut scraped.sample, &plan.wanted);
-                        scraped
-                    });
+            let is_page = matches!(answer, Answer::Page { .. });
+            let verdict = self.choice.answered(kind, answer);
+            let mut scraped = match (verdict, result, filtered.take()) {
+                (Verdict::TryPlain, result, _) => {
+                    kind = PageKind::Plain;
+                    filtered = result.ok().filter(|_| is_page);
+                    continue;
                 }
-            }
+                // The filtered page is all that this server has: what it says holds.
+                (
+                    Verdict::Keep,
+                    Err(ScrapeError::Status(status @ 404) | ScrapeError::Redirect(status)),
+                    Some(mut scraped),
+                ) => {
+                    scraped.sample.note_no_whole_page(status, &plan.wanted);
+                    scraped
+                }
+                (Verdict::Keep, result, _) => result?,
+            };
+            self.hints.follow(kind, &mut scraped.sample, &plan.wanted);
+            return Ok(scraped);
         }
     }
 }

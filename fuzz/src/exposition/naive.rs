@@ -3,6 +3,9 @@
 
 use scaler_core::exposition::Kind;
 
+/// Of a metric, in bytes; a label's name may be longer.
+const LONGEST_NAME: usize = 256;
+
 /// A line that is not blank and no mere comment.
 #[derive(Clone, Debug, PartialEq)]
 pub enum NaiveLine {
@@ -70,7 +73,7 @@ impl<'a> Rest<'a> {
         }
         let name =
             self.take_while(|byte| byte.is_ascii_alphanumeric() || byte == b'_' || (colons && byte == b':'));
-        (!name.is_empty()).then_some(name)
+        (!name.is_empty() && (!colons || name.len() <= LONGEST_NAME)).then_some(name)
     }
 
     fn quoted(&mut self) -> Option<&'a [u8]> {
@@ -86,7 +89,8 @@ impl<'a> Rest<'a> {
 
     /// A name in quotes: UTF-8 and not empty.
     fn quoted_name(&mut self) -> Option<&'a [u8]> {
-        self.quoted().filter(|name| !name.is_empty() && std::str::from_utf8(name).is_ok())
+        self.quoted()
+            .filter(|name| (1..=LONGEST_NAME).contains(&name.len()) && std::str::from_utf8(name).is_ok())
     }
 }
 

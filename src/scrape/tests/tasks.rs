@@ -20,7 +20,7 @@ use clock::Clock;
 use scaler_core::{
     endpoint::page_choice::PageKind::{self, Filtered, Plain},
     names::MetricName,
-    page::sample::Reading,
+    page::sample::{Lack, Reading},
 };
 
 const PAGE: &str = "vllm:num_requests_running 1\nvllm:num_requests_waiting 2\n";
@@ -242,6 +242,29 @@ async fn a_pod_that_becomes_ready_is_scraped_at_once_with_the_filter() {
     let report = bench.report().await;
     assert_eq!(ready.elapsed(), Duration::ZERO);
     assert_eq!(report.outcome.unwrap().page, Filtered);
+}
+
+/// The filtered page is then all that there is: what it says counts, and of what it lacks the
+/// reason is told.
+#[tokio::test(start_paused = true)]
+async fn a_plain_page_that_redirects_does_not_cost_what_the_filtered_one_says() {
+    let mut bench = Bench::new(|request| match request.kind {
+        Filtered => Reply::Page(PAGE),
+        Plain => Reply::Fails(ScrapeError::Redirect(307)),
+    });
+    let plan = ScrapePlan { wanted: wanted(&["vllm:num_requests_waiting", "my:metric"]), ..standard() };
+    bench.pool.apply(id("a"), plan);
+    let metric = MetricName::parse("my:metric").unwrap();
+    for report in bench.reports(3).await {
+        let scraped = report.outcome.unwrap();
+        assert_eq!((scraped.page, scraped.sample.demand.waiting), (Filtered, Some(2.0)));
+        assert_eq!(scraped.sample.lack(&metric), Some(Lack::NoWholePage(307)));
+    }
+    assert_eq!(bench.server.kinds(), [Filtered, Plain, Filtered, Filtered]);
+    let told = Lack::NoWholePage(307).to_string();
+    let expected = "the filtered page lacks it, and the whole page is answered with status 307, a redirect, \
+                    which is never followed";
+    assert_eq!(told, expected);
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,6 +9,7 @@
 //!     └────────────────────────┴───────────► Fallback (the plain page, same tick) ───┘
 //!                                               │ no more there than on the filter ──► Filtered, missing remembered
 //!                                               │ more there, or the filter is of no use ──► Plain
+//!                                               │ there is none, but a filtered one ──► Filtered, missing remembered
 //!  Plain without an engine (the model loads) ── an engine appears ──► Untried
 //! ```
 
@@ -130,6 +131,7 @@ impl PageChoice {
             {
                 State::Filtered { missing }
             }
+            (State::Fallback { missing: Some(missing) }, Answer::NoSuchPage) => State::Filtered { missing },
             // The engine has come up since: what holds for its page is not known yet.
             (State::Plain { engine: false }, Answer::Page { engine: true, .. }) => State::Untried,
             (_, Answer::Page { engine, .. }) | (State::Plain { engine }, Answer::Failed) => {
@@ -180,7 +182,7 @@ mod tests {
 
     #[test]
     fn each_kind_of_server_is_learnt_and_remembered() {
-        let cases: [Case; 12] = [
+        let cases: [Case; 13] = [
             ("vLLM", &[(ALL, ALL); 3], &[&[Filtered], &[Filtered], &[Filtered]]),
             ("several API servers", &[(Empty, ALL); 3], &[&[Filtered, Plain], &[Plain], &[Plain]]),
             ("exact path", &[(NoSuchPage, ALL); 3], &[&[Filtered, Plain], &[Plain], &[Plain]]),
@@ -223,6 +225,11 @@ mod tests {
                 "a missing metric, then one more",
                 &[(lacks(1), lacks(1)), (lacks(2), lacks(1)), (lacks(2), lacks(1))],
                 &[&[Filtered, Plain], &[Filtered, Plain], &[Plain]],
+            ),
+            (
+                "a metric that the filter lacks, and no plain page",
+                &[(lacks(1), NoSuchPage), (lacks(1), NoSuchPage), (lacks(2), NoSuchPage), (ALL, NoSuchPage)],
+                &[&[Filtered, Plain], &[Filtered], &[Filtered, Plain], &[Filtered]],
             ),
             (
                 "nothing answers anywhere",

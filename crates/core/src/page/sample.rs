@@ -59,6 +59,8 @@ pub enum Lack {
     TooManyBounds,
     /// More than are told apart.
     TooManySeries,
+    /// The filtered page has nothing of it, and the whole page can't be had: this status.
+    NoWholePage(u16),
 }
 
 impl Lack {
@@ -78,6 +80,11 @@ impl fmt::Display for Lack {
                 write!(f, "its buckets have more than {} different bounds", Self::MOST_BOUNDS)
             }
             Self::TooManySeries => f.write_str("it has too many series to tell them apart"),
+            Self::NoWholePage(status) => {
+                write!(f, "the filtered page lacks it, and the whole page is answered with status {status}")?;
+                let redirects = (300..400).contains(status);
+                f.write_str(if redirects { ", a redirect, which is never followed" } else { "" })
+            }
         }
     }
 }
@@ -87,6 +94,16 @@ impl PodSample {
     #[must_use]
     pub fn reading(&self, metric: &MetricName) -> Option<&Reading> {
         self.readings.iter().find_map(|(name, reading)| (name == metric).then_some(reading))
+    }
+
+    /// Takes note that there is no page but this filtered one: the whole page was answered with
+    /// `status`.
+    pub fn note_no_whole_page(&mut self, status: u16, wanted: &Wanted) {
+        let missing: Vec<_> =
+            wanted.missing(self).filter(|metric| self.lack(metric).is_none()).cloned().collect();
+        for metric in missing {
+            self.remarks_mut().lacking.push((metric, Lack::NoWholePage(status)));
+        }
     }
 
     /// Why there is no reading of `metric`, where the page says so.
