@@ -1,0 +1,13 @@
+//! A simulator in virtual time: it replays a trace of inference requests against a model of
+//! vLLM replicas that an autoscaler adds and removes, and says what that cost and who waited.
+//!
+//! Time is whole microseconds from the trace's start, whatever is random comes from one seed,
+//! and nothing depends on the machine's `libm`: the same input gives the same bytes everywhere.
+
+pub mod engine;
+pub mod hpa;
+pub mod outcome;
+pub mod page;
+pub mod policy;
+pub mod random;
+pub mod trace;
