@@ -5,9 +5,16 @@
 //! and nothing depends on the machine's `libm`: the same input gives the same bytes everywhere.
 
 pub mod engine;
+pub mod fleet;
+pub mod fluid;
 pub mod hpa;
+pub mod keda;
 pub mod outcome;
 pub mod page;
 pub mod policy;
 pub mod random;
+pub mod replay;
+pub mod router;
+pub mod score;
 pub mod trace;
+pub mod world;
