@@ -11,6 +11,7 @@ pub mod hpa;
 pub mod keda;
 pub mod outcome;
 pub mod page;
+pub mod policies;
 pub mod policy;
 pub mod random;
 pub mod replay;
