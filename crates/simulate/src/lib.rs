@@ -9,5 +9,7 @@ pub mod hpa;
 pub mod outcome;
 pub mod page;
 pub mod policy;
+pub mod preset;
 pub mod random;
+pub mod report;
 pub mod trace;

@@ -1,5 +1,14 @@
 //! What is replayed: requests in the order of their arrival, read as a stream.
 
+pub mod draw;
+pub mod format;
+pub mod lines;
+pub mod log;
+pub mod rates;
+pub mod row;
+pub mod scaled;
+pub mod window;
+
 use std::{fmt, path::PathBuf, sync::Arc};
 
 /// One inference request of a trace.

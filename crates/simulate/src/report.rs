@@ -1,0 +1,4 @@
+//! What a run looked like, for people.
+
+pub mod scale;
+pub mod svg;
