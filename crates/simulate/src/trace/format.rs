@@ -5,8 +5,8 @@ use std::fmt;
 /// A format of a trace.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Format {
-    /// Azure's LLM inference traces of 2023 and 2024: TIMESTAMP, ContextTokens,
-    /// GeneratedTokens.
+    /// Azure's LLM inference traces of 2023 and 2024: `TIMESTAMP`, `ContextTokens`,
+    /// `GeneratedTokens`.
     Azure,
     /// `BurstGPT`: Timestamp in seconds, Request tokens, Response tokens and more.
     BurstGpt,

@@ -88,9 +88,9 @@ impl Findings {
 /// Microseconds as a person writes them.
 fn duration(us: u64) -> String {
     match us {
-        ..1_000_000 => format!("{} ms", us as f64 / 1e3),
-        ..600_000_000 => format!("{:.1} s", us as f64 / 1e6),
-        _ => format!("{:.0} min", us as f64 / 6e7),
+        0..1_000_000 => format!("{} ms", us as f64 / 1e3),
+        1_000_000..600_000_000 => format!("{:.1} s", us as f64 / 1e6),
+        600_000_000.. => format!("{:.0} min", us as f64 / 6e7),
     }
 }
 

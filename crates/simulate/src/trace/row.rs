@@ -73,6 +73,8 @@ pub enum BadLine {
     Json(String),
     #[error("goes back in time by {0}, further than the lines that are kept for sorting")]
     Backwards(String),
+    #[error("is no line of `run --record`: {0}")]
+    Record(String),
     #[error("starts before the line before it")]
     WindowBackwards,
 }

@@ -78,7 +78,7 @@ impl Scaler {
     }
 
     /// Takes a row in.
-    pub fn take(&mut self, row: Row) {
+    pub fn take(&mut self, row: &Row) {
         let whole = self.scaling.scale.floor();
         let one_more = self.random.unit() < self.scaling.scale - whole;
         #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "at most 10,000")]
@@ -113,7 +113,7 @@ mod tests {
         let mut scaler = Scaler::new(Scaling::of(scale, stretch).unwrap(), 1);
         let mut given = Vec::new();
         for row in rows {
-            scaler.take(row.clone());
+            scaler.take(row);
             while let Some(row) = scaler.give(row.at, false) {
                 given.push(row);
             }
