@@ -12,15 +12,15 @@ help: ## This list.
 
 .PHONY: demo
 demo: ## Watch it work: a simulated fleet, the real engine, a stand-in for KEDA. Under a minute.
-	$(CARGO) run --locked --quiet -- demo
+	$(CARGO) run --locked --package demo
 
 .PHONY: demo-fast
 demo-fast: ## The same in ten seconds.
-	$(CARGO) run --locked --quiet -- demo --fast
+	$(CARGO) run --locked --package demo -- --fast
 
 .PHONY: test
 test: ## Every test that needs nothing but Rust.
-	$(CARGO) test --locked
+	$(CARGO) test --locked --workspace --exclude keda-kaito-scaler-e2e
 
 .PHONY: lint
 lint: ## Formatting and clippy, warnings as errors.

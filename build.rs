@@ -1,26 +1,15 @@
-//! Compiles the protocol with protox, so that no `protoc` has to be installed.
+//! Tells the program which commit it is built from.
 
-use std::{
-    env,
-    error::Error,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{env, path::Path, process::Command};
 
-fn main() -> Result<(), Box<dyn Error>> {
-    println!("cargo::rerun-if-changed=proto");
+fn main() {
+    println!("cargo::rerun-if-changed=build.rs");
     println!("cargo::rerun-if-env-changed=GIT_COMMIT");
     // A linked worktree has a file in this place; cargo would build anew each time for a path that is not there.
     if Path::new(".git/HEAD").exists() {
         println!("cargo::rerun-if-changed=.git/HEAD");
     }
     println!("cargo::rustc-env=GIT_COMMIT={}", commit());
-    let descriptors = protox::compile(["externalscaler.proto"], ["proto"])?;
-    let out = PathBuf::from(env::var("OUT_DIR")?);
-    fs::write(out.join("externalscaler.bin"), prost::Message::encode_to_vec(&descriptors))?;
-    tonic_prost_build::configure().build_transport(false).compile_fds(descriptors)?;
-    Ok(())
 }
 
 /// The commit that is built: given by `GIT_COMMIT` where there is no repository (an image's

@@ -8,7 +8,7 @@
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use keda_kaito_scaler::core::exposition::{LabelText, Part, Selector, samples, select};
+use scaler_core::exposition::{LabelText, Part, Selector, samples, select};
 
 #[path = "shared/pages.rs"]
 mod pages;

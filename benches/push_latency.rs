@@ -6,24 +6,26 @@ use std::{
     time::{Duration, Instant},
 };
 
+use clock::Clock;
 use criterion::{Criterion, criterion_group, criterion_main};
 use futures::StreamExt;
 use keda_kaito_scaler::{
     aggregator::{Aggregator, Inbox, Scraper},
-    clock::Clock,
-    core::{
-        fleet::{FleetEvent, Gateway, InferenceSet},
-        gateway::GatewaySample,
-        names::InferenceSetKey,
-        tenancy::Tenancy,
-        wake::Source,
-    },
     metrics::Metrics,
-    proto::{ScaledObjectRef, external_scaler_server::ExternalScaler},
     scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     serve::scaler::Scaler,
     targets::Targets,
     wake::{SourcePlan, SourceReport},
+};
+use keda_proto::{ScaledObjectRef, external_scaler_server::ExternalScaler};
+use scaler_core::{
+    fleet::{
+        model::{FleetEvent, Gateway, InferenceSet},
+        tenancy::Tenancy,
+    },
+    names::InferenceSetKey,
+    page::picker::GatewaySample,
+    wake::Source,
 };
 use tokio::{sync::mpsc, task::JoinSet};
 use tokio_util::sync::CancellationToken;

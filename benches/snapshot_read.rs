@@ -11,25 +11,28 @@ use std::{
     time::Duration,
 };
 
+use clock::Clock;
 use criterion::{BenchmarkId, Criterion, criterion_group, criterion_main};
 use keda_kaito_scaler::{
-    clock::Clock,
-    core::{
-        activation::Activation,
-        evaluate::{Observed, evaluate},
-        fleet::{Endpoint, InferenceSet, Readiness},
-        names::{InferenceSetKey, MetricName, PodUid},
-        page_choice::PageKind,
-        pod::Pod,
-        push::PushState,
-        sample::{PodDemand, PodSample, Reading},
-        snapshot::Snapshot,
-        tenancy::Tenancy,
-    },
     metrics::Metrics,
-    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler},
     serve::scaler::Scaler,
     targets::{Target, Targets},
+};
+use keda_proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler};
+use scaler_core::{
+    decision::{
+        activation::Activation,
+        evaluate::{Observed, evaluate},
+        push::PushState,
+        snapshot::Snapshot,
+    },
+    endpoint::{page_choice::PageKind, pod::Pod},
+    fleet::{
+        model::{Endpoint, InferenceSet, Readiness},
+        tenancy::Tenancy,
+    },
+    names::{InferenceSetKey, MetricName, PodUid},
+    page::sample::{PodDemand, PodSample, Reading},
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;

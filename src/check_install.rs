@@ -14,7 +14,6 @@ use kube::api::{Api, DynamicObject, ListParams};
 use tokio::time::timeout;
 
 use crate::{
-    core::{cert::Role, time::Moment},
     error_chain,
     pki::{
         authentication::{self, NAME},
@@ -22,6 +21,7 @@ use crate::{
         tls,
     },
 };
+use scaler_core::{cert::Role, time::Moment};
 
 /// How long one question to the API server, or the call of the scaler, may take.
 const LIMIT: Duration = Duration::from_secs(10);

@@ -4,7 +4,8 @@ use std::{net::IpAddr, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::{core::go_duration, telemetry::LogFormat};
+use crate::telemetry::LogFormat;
+use scaler_core::config::go_duration;
 
 /// KEDA external scaler for KAITO InferenceSets.
 #[derive(Debug, Parser)]
@@ -43,8 +44,6 @@ pub enum Command {
     ///
     /// Ends with 1 where something is wrong, and says what to do about it.
     CheckInstall(CheckInstallArgs),
-    /// Watch it work on this machine: a simulated fleet, the real engine, a stand-in for KEDA.
-    Demo(DemoArgs),
 }
 
 #[derive(Clone, Debug, Args)]
@@ -265,16 +264,6 @@ pub struct CheckInstallArgs {
     pub grpc_port: u16,
     #[command(flatten)]
     pub installation: InstallationArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Compressed to ten seconds.
-    #[arg(long)]
-    pub fast: bool,
-    /// Where the report goes.
-    #[arg(long, value_name = "FILE", default_value = "target/demo/report.html")]
-    pub report: PathBuf,
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

@@ -16,10 +16,8 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{
-    clock::Clock,
-    core::lease::{Seen, Step, Timing, step},
-};
+use clock::Clock;
+use scaler_core::lease::{Seen, Step, Timing, step};
 
 /// The time that giving up the Lease may take at shutdown. Others would take it over after its
 /// duration anyway.

@@ -3,17 +3,10 @@
 //! [`run`] for how the parts are wired, [`core`] for everything that decides, and
 //! ARCHITECTURE.md for the map.
 
-#[cfg(test)]
-mod access;
 pub mod aggregator;
 pub mod check_install;
 pub mod cli;
-pub mod clock;
-pub mod core;
-pub mod demo;
 pub mod discovery;
-#[cfg(test)]
-mod fake_api;
 pub mod kube_client;
 pub mod lease;
 pub mod metrics;
@@ -24,7 +17,6 @@ pub mod readiness;
 pub mod run;
 pub mod scrape;
 pub mod serve;
-pub mod sim;
 pub mod targets;
 pub mod telemetry;
 pub mod wake;
@@ -33,15 +25,6 @@ pub mod wake;
 pub const VERSION: &str = concat!(env!("CARGO_PKG_VERSION"), " (", env!("GIT_COMMIT"), ")");
 /// The commit this was built from, or `unknown` where the build could not tell.
 pub const COMMIT: &str = env!("GIT_COMMIT");
-
-/// KEDA's protocol, generated from `proto/externalscaler.proto`.
-#[allow(clippy::pedantic, missing_debug_implementations, reason = "generated code")]
-pub mod proto {
-    tonic::include_proto!("externalscaler");
-
-    /// The compiled descriptors, for gRPC reflection.
-    pub const FILE_DESCRIPTOR_SET: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/externalscaler.bin"));
-}
 
 /// An error and everything behind it, in one line.
 #[must_use]

@@ -11,33 +11,31 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Parser;
+use clock::Clock;
 use keda_kaito_scaler::{
     check_install::{self, Installation},
     cli::{
-        CheckArgs, CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, DemoArgs, InstallationArgs,
-        RunArgs, ScanArgs, with_default_command,
+        CheckArgs, CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, InstallationArgs, RunArgs,
+        ScanArgs, with_default_command,
     },
-    clock::Clock,
-    core::{
-        check::{Assumptions, check},
-        cluster::ObjectName,
-        lease::Timing,
-        scan::scan,
-        tenancy::Tenancy,
-        trigger::{Trigger, parse_arguments},
-        wake::pace::Pace,
-    },
-    demo::{self, DemoOptions},
     error_chain,
     kube_client::{self, ClusterAccess, Rate},
-    open_files, pki,
-    pki::store::Settings,
+    open_files,
+    pki::{self, store::Settings},
     run::{
         self, RunOptions, Source, StartError,
         cluster::{ClusterOptions, Election},
     },
     telemetry,
     wake::CredentialSettings,
+};
+use scaler_core::{
+    check::{Assumptions, check},
+    config::trigger::{Trigger, parse_arguments},
+    fleet::{ObjectName, tenancy::Tenancy},
+    lease::Timing,
+    page::scan::scan,
+    wake::pace::Pace,
 };
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::{error, info};
@@ -47,19 +45,13 @@ const BAD_INPUT: u8 = 2;
 
 fn main() -> ExitCode {
     let cli = Cli::parse_from(with_default_command(std::env::args()));
-    let default_level = match cli.command {
-        // Its live table owns the terminal.
-        Command::Demo(_) => "off",
-        _ => telemetry::level(cli.logs.v),
-    };
-    telemetry::start(default_level, cli.logs.log_format);
+    telemetry::start(telemetry::level(cli.logs.v), cli.logs.log_format);
     let done = match cli.command {
         Command::Run(args) => serve(*args),
         Command::Scan(args) => scan_page(&args),
         Command::Check(args) => check_files(args),
         Command::CheckTrigger(args) => Ok(check_trigger(&args)),
         Command::CheckInstall(args) => check_install(args),
-        Command::Demo(args) => play(args),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -319,10 +311,4 @@ fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
         }
     }
     Ok(exit)
-}
-
-fn play(args: DemoArgs) -> Result<ExitCode> {
-    let options = DemoOptions { fast: args.fast, report: args.report };
-    runtime()?.block_on(demo::run(options))?;
-    Ok(ExitCode::SUCCESS)
 }

@@ -18,7 +18,8 @@ use prometheus_client::{
     registry::{Registry, Unit},
 };
 
-use crate::{clock::Clock, targets::Targets};
+use crate::targets::Targets;
+use clock::Clock;
 
 /// Handles to every metric that some part of the program moves. Cheap to clone.
 #[derive(Clone, Debug)]

@@ -21,18 +21,20 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use crate::{
-    aggregator::Command,
-    clock::Clock,
-    core::{
+use crate::aggregator::Command;
+use clock::Clock;
+use scaler_core::{
+    config::{
         problem::Problems,
-        push::PushState,
-        scaledobject::CERTIFICATES,
-        snapshot::{Snapshot, Unavailable},
-        tenancy::{Tenancy, Trespass},
-        time::Moment,
         trigger::{MetricSpec, Trigger},
     },
+    decision::{
+        push::PushState,
+        snapshot::{Snapshot, Unavailable},
+    },
+    fleet::tenancy::{Tenancy, Trespass},
+    provision::CERTIFICATES,
+    time::Moment,
 };
 
 /// A target that nobody asked for, for this long, is forgotten. KEDA polls each at least

@@ -4,11 +4,13 @@
 
 use std::{fs, time::Duration};
 
-use keda_kaito_scaler::core::{
-    annotations,
+use scaler_core::{
     check::{Assumptions, check},
-    trigger::{self, Trigger},
-    trouble::{Stuck, Trouble},
+    config::{
+        annotations,
+        trigger::{self, Trigger},
+    },
+    decision::warning::{Stuck, Trouble},
 };
 use serde_json::Value;
 

@@ -5,12 +5,10 @@
 
 use std::{collections::HashMap, fmt::Write as _, fs, net::SocketAddr, path::Path, time::Duration};
 
-use keda_kaito_scaler::{
-    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-    run::{self, RunOptions, Running},
-    sim::fixtures::{Behaviour, Fixture, sglang_page, vllm_page},
-};
+use keda_kaito_scaler::run::{self, RunOptions, Running};
+use keda_proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 use serde_json::Value;
+use sim::fixtures::{Behaviour, Fixture, sglang_page, vllm_page};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 use tonic::{

@@ -28,7 +28,7 @@ const FORBIDDEN: [&str; 16] = [
 fn the_core_names_no_io_no_clock_and_no_async() {
     let mut files = 0;
     let mut found = Vec::new();
-    visit(Path::new("src/core"), &mut |path, text| {
+    visit(Path::new("crates/core/src"), &mut |path, text| {
         files += 1;
         for (number, line) in text.lines().enumerate() {
             let code = line.split("//").next().unwrap_or_default();

@@ -9,24 +9,24 @@ use http::Method;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Secret;
 use keda_kaito_scaler::{
-    core::{lease::Timing, tenancy::Tenancy},
     kube_client::{ClusterAccess, Rate},
     pki::{store::Settings, tls::install_crypto},
-    proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
     run::{
         self, RunOptions, Running, Source,
         cluster::{ClusterOptions, Election},
     },
-    sim::{
-        api_server::ApiServer,
-        fixtures::{Behaviour, Fixture},
-        gateway,
-    },
     wake::CredentialSettings,
 };
+use keda_proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 use kube::Api;
 use rustls::{ClientConfig, RootCertStore, pki_types::ServerName};
+use scaler_core::{fleet::tenancy::Tenancy, lease::Timing};
 use serde_json::json;
+use sim::{
+    api_server::ApiServer,
+    fixtures::{Behaviour, Fixture},
+    gateway,
+};
 use tempfile::TempDir;
 use tokio::{
     net::{TcpListener, TcpStream},

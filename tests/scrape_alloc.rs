@@ -9,14 +9,12 @@ use std::{
     time::Duration,
 };
 
-use keda_kaito_scaler::{
-    clock::Clock,
-    core::{
-        names::{InferenceSetKey, MetricName, PodUid},
-        trigger::{PageSource, Shape, WantedMetric},
-        vllm::Wanted,
-    },
-    scrape::{DEFAULT_MAX_BODY, PageClient, ScrapeId, ScrapePlan, ScrapePool},
+use clock::Clock;
+use keda_kaito_scaler::scrape::{DEFAULT_MAX_BODY, PageClient, ScrapeId, ScrapePlan, ScrapePool};
+use scaler_core::{
+    config::trigger::{PageSource, Shape, WantedMetric},
+    names::{InferenceSetKey, MetricName, PodUid},
+    page::Wanted,
 };
 use tokio::sync::mpsc;
 

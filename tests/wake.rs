@@ -5,14 +5,12 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use keda_kaito_scaler::{
-    clock::Clock,
-    proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-    run::{self, RunOptions},
-    sim::{
-        endpoints_file,
-        fleet::{Filtering, Fleet, Health, NAMESPACE, Plan},
-    },
+use clock::Clock;
+use keda_kaito_scaler::run::{self, RunOptions};
+use keda_proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use sim::{
+    endpoints_file,
+    fleet::{Filtering, Fleet, Health, NAMESPACE, Plan},
 };
 use tokio::{task::JoinSet, time::timeout};
 use tonic::transport::Endpoint;

@@ -6,17 +6,15 @@
 
 use std::{collections::HashMap, fmt::Write as _, net::SocketAddr, sync::Arc, time::Duration};
 
-use keda_kaito_scaler::{
-    clock::Clock,
-    proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-    run::{self, RunOptions, Running},
-    sim::{
-        endpoints_file::{self, EndpointsFile, GatewayAddress, InferenceSet},
-        fixtures::{Behaviour, Fixture},
-        gateway,
-        hpa::Behavior,
-        keda::{self, Cause, Event, Journal, Scale, ScaledObject, Trigger},
-    },
+use clock::Clock;
+use keda_kaito_scaler::run::{self, RunOptions, Running};
+use keda_proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use sim::{
+    endpoints_file::{self, EndpointsFile, GatewayAddress, InferenceSet},
+    fixtures::{Behaviour, Fixture},
+    gateway,
+    hpa::Behavior,
+    keda::{self, Cause, Event, Journal, Scale, ScaledObject, Trigger},
 };
 use tempfile::TempDir;
 use tokio::{

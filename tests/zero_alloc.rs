@@ -1,6 +1,6 @@
 //! Reading a page allocates nothing, however long the page is.
 
-use keda_kaito_scaler::core::exposition::{Selector, samples, select};
+use scaler_core::exposition::{Selector, samples, select};
 
 #[global_allocator]
 static ALLOCATOR: dhat::Alloc = dhat::Alloc;

@@ -8,14 +8,14 @@ const PINNED: &str = "BENCH_FLEET_PINNED";
 /// The core of the scaler and the core of the load, or nothing where there are no two, or no
 /// `taskset` (util-linux) to choose them with.
 #[derive(Clone, Debug)]
-pub struct Cores {
+pub(crate) struct Cores {
     scaler: Option<String>,
 }
 
 impl Cores {
     /// Starts this program anew on the second core that it may use, where it has two: threads
     /// inherit their core, so it is chosen before there are any.
-    pub fn take() -> Self {
+    pub(crate) fn take() -> Self {
         if let Ok(scaler) = std::env::var(PINNED) {
             return Self { scaler: Some(scaler).filter(|core| !core.is_empty()) };
         }
@@ -33,12 +33,12 @@ impl Cores {
     }
 
     /// Whether scaler and load have a core each.
-    pub fn pinned(&self) -> bool {
+    pub(crate) fn pinned(&self) -> bool {
         self.scaler.is_some()
     }
 
     /// A command that runs `program` on the scaler's core.
-    pub fn command(&self, program: &str) -> Command {
+    pub(crate) fn command(&self, program: &str) -> Command {
         match &self.scaler {
             Some(core) => {
                 let mut command = Command::new("taskset");

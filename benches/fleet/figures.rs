@@ -7,7 +7,7 @@ use tokio::time::Instant;
 
 /// The middle and the bad end of many durations, in milliseconds.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
-pub struct Spread {
+pub(crate) struct Spread {
     pub count: usize,
     pub p50: f64,
     pub p99: f64,
@@ -15,7 +15,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    pub fn of(mut durations: Vec<Duration>) -> Self {
+    pub(crate) fn of(mut durations: Vec<Duration>) -> Self {
         durations.sort_unstable();
         let last = durations.len().saturating_sub(1);
         // The nearest rank, in integers.
@@ -31,7 +31,7 @@ fn milliseconds(duration: &Duration) -> f64 {
 
 /// How late the requests to one endpoint came. The scaler keeps an endpoint on a grid of its
 /// own, one interval wide; the request that came earliest on it is taken to be in time.
-pub fn lags(arrivals: &[Instant], interval: Duration) -> Vec<Duration> {
+pub(crate) fn lags(arrivals: &[Instant], interval: Duration) -> Vec<Duration> {
     let Some(first) = arrivals.first() else { return vec![] };
     let step = interval.as_secs_f64();
     let off_grid = arrivals.iter().map(|at| {

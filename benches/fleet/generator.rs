@@ -3,19 +3,17 @@
 use std::{path::PathBuf, sync::Arc, thread, time::Duration};
 
 use anyhow::{Context, Result};
-use keda_kaito_scaler::{
-    clock::Clock,
-    sim::{
-        endpoints_file,
-        fleet::{Fleet, Health, Plan},
-    },
+use clock::Clock;
+use sim::{
+    endpoints_file,
+    fleet::{Fleet, Health, Plan},
 };
 use tokio::{sync::oneshot, time};
 use tokio_util::sync::CancellationToken;
 
 /// A fleet that is being served. It ends when this is dropped.
 #[derive(Debug)]
-pub struct Generator {
+pub(crate) struct Generator {
     pub fleet: Arc<Fleet>,
     /// The endpoints file that lists it.
     pub file: PathBuf,
@@ -30,7 +28,7 @@ const MOVES: Duration = Duration::from_millis(500);
 impl Generator {
     /// Serves a fleet. The members from `quiet` on keep the values that they are given; those
     /// before it move by themselves.
-    pub async fn start(
+    pub(crate) async fn start(
         plan: Plan,
         quiet: usize,
         health: impl Fn(usize) -> Health + Send + 'static,

@@ -10,10 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use keda_kaito_scaler::{
-    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-    sim::fleet::{Fleet, NAMESPACE},
-};
+use keda_proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
+use sim::fleet::{Fleet, NAMESPACE};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -23,12 +21,12 @@ use tonic::transport::{Channel, Endpoint};
 
 /// KEDA's one connection to the scaler.
 #[derive(Clone, Debug)]
-pub struct Keda {
+pub(crate) struct Keda {
     client: ExternalScalerClient<Channel>,
 }
 
 /// A trigger of a ScaledObject, as KEDA sends it with each call.
-pub fn target(model: &str, scrape_interval: Duration) -> ScaledObjectRef {
+pub(crate) fn target(model: &str, scrape_interval: Duration) -> ScaledObjectRef {
     let interval = format!("{}ms", scrape_interval.as_millis());
     let metadata = [
         ("inferenceSetNamespace", NAMESPACE),
@@ -48,7 +46,7 @@ pub fn target(model: &str, scrape_interval: Duration) -> ScaledObjectRef {
 const METRIC: &str = "vllm:num_requests_waiting";
 
 /// A target for each InferenceSet of the fleet.
-pub fn targets(fleet: &Fleet, scrape_interval: Duration) -> Arc<Vec<ScaledObjectRef>> {
+pub(crate) fn targets(fleet: &Fleet, scrape_interval: Duration) -> Arc<Vec<ScaledObjectRef>> {
     Arc::new(fleet.members.iter().map(|member| target(&member.name, scrape_interval)).collect())
 }
 
@@ -56,17 +54,17 @@ pub fn targets(fleet: &Fleet, scrape_interval: Duration) -> Arc<Vec<ScaledObject
 const PATIENCE: Duration = Duration::from_secs(60);
 
 impl Keda {
-    pub async fn connect(address: SocketAddr) -> Result<Self> {
+    pub(crate) async fn connect(address: SocketAddr) -> Result<Self> {
         let endpoint = Endpoint::from_shared(format!("http://{address}"))?.tcp_nodelay(true);
         Ok(Self::over(endpoint.connect().await.context("failed to connect to the scaler")?))
     }
 
-    pub fn over(channel: Channel) -> Self {
+    pub(crate) fn over(channel: Channel) -> Self {
         Self { client: ExternalScalerClient::new(channel) }
     }
 
     /// The value of a target's metric.
-    pub async fn get_metrics(&self, target: &ScaledObjectRef) -> Result<f64, tonic::Status> {
+    pub(crate) async fn get_metrics(&self, target: &ScaledObjectRef) -> Result<f64, tonic::Status> {
         let request =
             GetMetricsRequest { scaled_object_ref: Some(target.clone()), metric_name: METRIC.to_owned() };
         let values = self.client.clone().get_metrics(request).await?.into_inner().metric_values;
@@ -77,7 +75,7 @@ impl Keda {
     }
 
     /// One sample, as KEDA takes it: GetMetrics, whose time is given, then IsActive.
-    pub async fn sample(&self, target: &ScaledObjectRef) -> Result<Duration, tonic::Status> {
+    pub(crate) async fn sample(&self, target: &ScaledObjectRef) -> Result<Duration, tonic::Status> {
         let asked = Instant::now();
         self.get_metrics(target).await?;
         let answered = asked.elapsed();
@@ -86,7 +84,7 @@ impl Keda {
     }
 
     /// Asks until each target has a value, all at once.
-    pub async fn await_values(&self, targets: &Arc<Vec<ScaledObjectRef>>) -> Result<()> {
+    pub(crate) async fn await_values(&self, targets: &Arc<Vec<ScaledObjectRef>>) -> Result<()> {
         let mut asking = JoinSet::new();
         for number in 0..targets.len() {
             let (keda, targets) = (self.clone(), targets.clone());
@@ -102,7 +100,10 @@ impl Keda {
     }
 
     /// Asks each target for its value, all at once.
-    pub fn ask_once(&self, targets: &Arc<Vec<ScaledObjectRef>>) -> JoinSet<Result<f64, tonic::Status>> {
+    pub(crate) fn ask_once(
+        &self,
+        targets: &Arc<Vec<ScaledObjectRef>>,
+    ) -> JoinSet<Result<f64, tonic::Status>> {
         let mut asking = JoinSet::new();
         for number in 0..targets.len() {
             let (keda, targets) = (self.clone(), targets.clone());
@@ -113,7 +114,7 @@ impl Keda {
 
     /// Polls all targets in turn, each once in `period`, for `window`. Gives the times of
     /// GetMetrics and the number of calls that failed.
-    pub async fn poll(
+    pub(crate) async fn poll(
         &self,
         targets: &Arc<Vec<ScaledObjectRef>>,
         period: Duration,
@@ -137,7 +138,7 @@ impl Keda {
     }
 
     /// Opens a StreamIsActive for each target, and again where one ends.
-    pub fn open_streams(&self, targets: &Arc<Vec<ScaledObjectRef>>) -> Streams {
+    pub(crate) fn open_streams(&self, targets: &Arc<Vec<ScaledObjectRef>>) -> Streams {
         let opened = Arc::new(AtomicUsize::new(0));
         let (mut tasks, mut frames) = (JoinSet::new(), Vec::with_capacity(targets.len()));
         for number in 0..targets.len() {
@@ -166,7 +167,7 @@ impl Keda {
 
 /// An open StreamIsActive for each target. They are closed when this is dropped.
 #[derive(Debug)]
-pub struct Streams {
+pub(crate) struct Streams {
     /// When the last `true` came, by target.
     pub frames: Vec<watch::Receiver<Option<Instant>>>,
     opened: Arc<AtomicUsize>,
@@ -175,12 +176,12 @@ pub struct Streams {
 
 impl Streams {
     /// How many streams were opened so far, over all targets.
-    pub fn opened(&self) -> usize {
+    pub(crate) fn opened(&self) -> usize {
         self.opened.load(Ordering::Relaxed)
     }
 
     /// Waits until so many were opened.
-    pub async fn await_open(&self, count: usize) -> Result<()> {
+    pub(crate) async fn await_open(&self, count: usize) -> Result<()> {
         let all = async {
             while self.opened() < count {
                 time::sleep(Duration::from_millis(1)).await;

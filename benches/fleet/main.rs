@@ -19,7 +19,8 @@ mod tls;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
-use keda_kaito_scaler::{open_files, sim::fleet::Filtering};
+use keda_kaito_scaler::open_files;
+use sim::fleet::Filtering;
 
 use crate::{cores::Cores, report::Report, sleepers::Sleepers, steady::Scene};
 

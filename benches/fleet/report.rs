@@ -16,7 +16,7 @@ use crate::{
 
 /// What was measured so far.
 #[derive(Debug)]
-pub struct Report {
+pub(crate) struct Report {
     figures: serde_json::Map<String, Value>,
     smoke: bool,
     /// The last line was one of the table of steady fleets.
@@ -27,14 +27,14 @@ const STEADY: &str = "| endpoints | page | dead | scrapes/s | CPU s/s | CPU a sc
      | activation p50/p99 (n) | GetMetrics p50/p99 | scraped/s | load's CPU |";
 
 impl Report {
-    pub fn begin(cores: &Cores, smoke: bool) -> Self {
+    pub(crate) fn begin(cores: &Cores, smoke: bool) -> Self {
         let commit = keda_kaito_scaler::COMMIT;
         println!("commit {commit}; scaler on a core of its own: {}", cores.pinned());
         let figures = json!({"commit": commit, "pinned": cores.pinned()});
         Self { figures: figures.as_object().cloned().unwrap_or_default(), smoke, in_table: false }
     }
 
-    pub fn steady(&mut self, outcome: &Outcome) {
+    pub(crate) fn steady(&mut self, outcome: &Outcome) {
         let Outcome { scrape_lag: lag, activation, get_metrics: calls, .. } = *outcome;
         if !std::mem::replace(&mut self.in_table, true) {
             println!("\n{STEADY}\n{}", "|---".repeat(STEADY.matches('|').count() - 1) + "|");
@@ -74,7 +74,7 @@ impl Report {
         self.add("steady", outcome);
     }
 
-    pub fn idle(&mut self, idle: Idle) {
+    pub(crate) fn idle(&mut self, idle: Idle) {
         let line = format!(
             "no target: {:.1} MiB, {:.2} ms of processor time a second",
             mebibytes(idle.resident_bytes),
@@ -83,7 +83,7 @@ impl Report {
         self.say("idle", &line, idle);
     }
 
-    pub fn start(&mut self, start: Start) {
+    pub(crate) fn start(&mut self, start: Start) {
         let line = format!(
             "start with {} targets and {} endpoints, from exec: listens after {:.0} ms, first value {:.0} ms, \
              every target's {:.0} ms, calls refused: {}",
@@ -97,13 +97,13 @@ impl Report {
         self.say("start", &line, start);
     }
 
-    pub fn restart(&mut self, restart: Restart) {
+    pub(crate) fn restart(&mut self, restart: Restart) {
         let Restart { streams, reopened } = restart;
         let line = format!("restart: {streams} streams are open again {reopened:.0} ms after exec");
         self.say("restart", &line, restart);
     }
 
-    pub fn tls(&mut self, calls: Calls) {
+    pub(crate) fn tls(&mut self, calls: Calls) {
         let line = format!(
             "GetMetrics over mutual TLS, {} callers on one connection: p50 {:.3}, p99 {:.3} ms, {:.0} calls/s, \
              failed: {}, first calls refused: {}; CPU s/s of the scaler {:.2}, of the callers {:.2}",
@@ -119,7 +119,7 @@ impl Report {
         self.say("tls", &line, calls);
     }
 
-    pub fn soak(&mut self, soak: Soak) {
+    pub(crate) fn soak(&mut self, soak: Soak) {
         let points = soak
             .resident
             .iter()
@@ -133,7 +133,7 @@ impl Report {
         self.say("soak", &line, soak);
     }
 
-    pub fn slept(&mut self, slept: Slept) {
+    pub(crate) fn slept(&mut self, slept: Slept) {
         let Slept { one_by_one, together, .. } = slept;
         let line = format!(
             "{} sleepers, budget {}/s: {:.0} scrapes/s, {:.3} CPU s/s, {:.1} MiB; request to frame one by one \
@@ -161,7 +161,7 @@ impl Report {
         self.say("sleepers", &line, slept);
     }
 
-    pub fn sharded(&mut self, divided: Sharded) {
+    pub(crate) fn sharded(&mut self, divided: Sharded) {
         let line = format!(
             "{} endpoints on {} shard(s): fullest {:.2} of an even share, {:.0} scrapes/s, {:.3} CPU s/s and {:.1} MiB \
              in all; to one shard more {} of {} InferenceSets moved, served there after {:.0} ms, calls failed: {}",
@@ -195,7 +195,7 @@ impl Report {
     }
 
     /// By how much dead endpoints move the lag of the others: medians of alternating runs.
-    pub fn dead(&mut self, outcomes: &[Outcome]) {
+    pub(crate) fn dead(&mut self, outcomes: &[Outcome]) {
         let lag = |dead: bool, percentile: fn(&Outcome) -> f64| {
             let runs = outcomes.iter().filter(|outcome| (outcome.dead_percent > 0) == dead);
             let mut values: Vec<f64> = runs.map(percentile).collect();
@@ -225,7 +225,7 @@ impl Report {
     }
 
     /// Writes the figures down.
-    pub fn end(self) -> Result<()> {
+    pub(crate) fn end(self) -> Result<()> {
         if self.smoke {
             return Ok(());
         }

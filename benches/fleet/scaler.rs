@@ -16,11 +16,11 @@ use tokio::time::Instant;
 use crate::cores::Cores;
 
 /// The binary that cargo built beside this bench.
-pub const BINARY: &str = env!("CARGO_BIN_EXE_keda-kaito-scaler");
+pub(crate) const BINARY: &str = env!("CARGO_BIN_EXE_keda-kaito-scaler");
 
 /// A running scaler. It is killed when this is dropped.
 #[derive(Debug)]
-pub struct Scaler {
+pub(crate) struct Scaler {
     child: Child,
     pub grpc: SocketAddr,
     metrics: SocketAddr,
@@ -31,7 +31,7 @@ pub struct Scaler {
 
 /// What a process has used so far.
 #[derive(Clone, Copy, Debug)]
-pub struct Usage {
+pub(crate) struct Usage {
     /// User and system time of all its threads, in seconds.
     pub processor: f64,
     /// What is resident now, in bytes.
@@ -46,13 +46,13 @@ const START: Duration = Duration::from_secs(60);
 
 impl Scaler {
     /// Serves the fleet in an endpoints file; `port` 0 is any.
-    pub fn start(cores: &Cores, endpoints: &Path, port: u16) -> Result<Self> {
+    pub(crate) fn start(cores: &Cores, endpoints: &Path, port: u16) -> Result<Self> {
         let file = endpoints.to_str().context("a path in UTF-8")?;
         Self::run(cores, &["--endpoints-file", file, "--insecure-grpc"], port)
     }
 
     /// Runs with these arguments, and waits until it says where it listens.
-    pub fn run(cores: &Cores, arguments: &[&str], port: u16) -> Result<Self> {
+    pub(crate) fn run(cores: &Cores, arguments: &[&str], port: u16) -> Result<Self> {
         let program = std::env::var("BENCH_FLEET_SCALER").unwrap_or_else(|_| BINARY.to_owned());
         let mut command = cores.command(&program);
         command.arg("run").args(arguments).args(["--grpc-port", &port.to_string()]);
@@ -93,16 +93,16 @@ impl Scaler {
     }
 
     /// What it has logged as a warning or worse.
-    pub fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<String> {
         self.complaints.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    pub fn usage(&self) -> Result<Usage> {
+    pub(crate) fn usage(&self) -> Result<Usage> {
         usage(&self.child.id().to_string())
     }
 
     /// How many frames left within 5 ms of the sample behind them, and how many in all.
-    pub async fn activations(&self) -> Result<(u64, u64)> {
+    pub(crate) async fn activations(&self) -> Result<(u64, u64)> {
         let client = reqwest::Client::builder().no_proxy().build()?;
         let page = client.get(format!("http://{}/metrics", self.metrics)).send().await?.text().await?;
         let buckets = page.lines().filter_map(|line| {
@@ -125,7 +125,7 @@ impl Drop for Scaler {
 }
 
 /// The usage of a process, `self` being this one.
-pub fn usage(process: &str) -> Result<Usage> {
+pub(crate) fn usage(process: &str) -> Result<Usage> {
     let place = PathBuf::from("/proc").join(process);
     let status = fs::read_to_string(place.join("status")).context("the scaler has ended")?;
     let kilobytes = |key: &str| {

@@ -5,12 +5,10 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use futures::future;
-use keda_kaito_scaler::{
-    core::{names::InferenceSetKey, shard::Shards},
-    proto::ScaledObjectRef,
-    sim::fleet::{Filtering, Health, Plan},
-};
+use keda_proto::ScaledObjectRef;
+use scaler_core::{fleet::shard::Shards, names::InferenceSetKey};
 use serde::Serialize;
+use sim::fleet::{Filtering, Health, Plan};
 use tokio::time::Instant;
 
 use crate::{
@@ -27,7 +25,7 @@ const INTERVAL: Duration = Duration::from_secs(1);
 
 /// What came out. All shards have one core together.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Sharded {
+pub(crate) struct Sharded {
     pub endpoints: usize,
     pub shards: u32,
     /// InferenceSets on the fullest shard, against an even share.
@@ -80,7 +78,7 @@ impl Shard {
 }
 
 /// Divides a fleet among `count` scalers, and then among one more.
-pub async fn divide(cores: &Cores, endpoints: usize, count: u32, window: Duration) -> Result<Sharded> {
+pub(crate) async fn divide(cores: &Cores, endpoints: usize, count: u32, window: Duration) -> Result<Sharded> {
     let sets = (endpoints / EACH).max(1);
     let plan = Plan { inference_sets: sets, endpoints_each: EACH, gateways: false, pages: Filtering::Works };
     let generator = Generator::start(plan, sets, |_| Health::Serves).await?;

@@ -10,8 +10,8 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use keda_kaito_scaler::sim::fleet::{Filtering, Health, Plan};
 use serde::Serialize;
+use sim::fleet::{Filtering, Health, Plan};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -28,7 +28,7 @@ use crate::{
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Sleepers {
+pub(crate) struct Sleepers {
     pub count: usize,
     /// `--wake-budget`, in scrapes a second; 0 is without limit.
     pub budget: u32,
@@ -40,7 +40,7 @@ const PROBED: usize = 50;
 
 /// What came out.
 #[derive(Clone, Debug, Serialize)]
-pub struct Slept {
+pub(crate) struct Slept {
     pub sleepers: usize,
     pub budget: u32,
     pub scrapes_per_second: f64,
@@ -62,7 +62,7 @@ pub struct Slept {
 }
 
 impl Sleepers {
-    pub async fn measure(self, cores: &Cores) -> Result<Slept> {
+    pub(crate) async fn measure(self, cores: &Cores) -> Result<Slept> {
         let plan =
             Plan { inference_sets: self.count, endpoints_each: 0, gateways: true, pages: Filtering::Works };
         let generator = Generator::start(plan, 0, |_| Health::Serves).await?;

@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use anyhow::Result;
-use keda_kaito_scaler::sim::fleet::{Filtering, Health, Plan};
 use serde::Serialize;
+use sim::fleet::{Filtering, Health, Plan};
 use tokio::time;
 
 use crate::{
@@ -17,12 +17,12 @@ use crate::{
 
 /// A scaler without any target.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Idle {
+pub(crate) struct Idle {
     pub resident_bytes: u64,
     pub processor: f64,
 }
 
-pub async fn idle(cores: &Cores, window: Duration) -> Result<Idle> {
+pub(crate) async fn idle(cores: &Cores, window: Duration) -> Result<Idle> {
     let nothing = Plan { inference_sets: 0, endpoints_each: 0, gateways: false, pages: Filtering::Works };
     let generator = Generator::start(nothing, 0, |_| Health::Serves).await?;
     let scaler = Scaler::start(cores, &generator.file, 0)?;
@@ -36,7 +36,7 @@ pub async fn idle(cores: &Cores, window: Duration) -> Result<Idle> {
 
 /// Milliseconds since the scaler was executed.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Start {
+pub(crate) struct Start {
     pub targets: usize,
     pub endpoints: usize,
     /// It listens.
@@ -49,7 +49,7 @@ pub struct Start {
     pub refused: usize,
 }
 
-pub async fn start(cores: &Cores, targets: usize) -> Result<Start> {
+pub(crate) async fn start(cores: &Cores, targets: usize) -> Result<Start> {
     let each = 2;
     let plan =
         Plan { inference_sets: targets, endpoints_each: each, gateways: false, pages: Filtering::Works };
@@ -81,14 +81,14 @@ pub async fn start(cores: &Cores, targets: usize) -> Result<Start> {
 
 /// What a restart does to KEDA's streams.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Restart {
+pub(crate) struct Restart {
     pub streams: usize,
     /// Milliseconds from the execution of the new scaler until each stream is open again, with
     /// a client that tries every 50 ms. KEDA itself waits for 2 s first.
     pub reopened: f64,
 }
 
-pub async fn restart(cores: &Cores, streams: usize) -> Result<Restart> {
+pub(crate) async fn restart(cores: &Cores, streams: usize) -> Result<Restart> {
     let plan = Plan { inference_sets: streams, endpoints_each: 1, gateways: false, pages: Filtering::Works };
     let generator = Generator::start(plan, 0, |_| Health::Serves).await?;
     let objects = keda::targets(&generator.fleet, Duration::from_secs(1));
@@ -107,14 +107,19 @@ pub async fn restart(cores: &Cores, streams: usize) -> Result<Restart> {
 
 /// Memory over time, with the interval so short that much of it passes.
 #[derive(Clone, Debug, Serialize)]
-pub struct Soak {
+pub(crate) struct Soak {
     pub endpoints: usize,
     pub interval_seconds: f64,
     /// Scrapes of each endpoint until then, and what was resident, in bytes.
     pub resident: Vec<(f64, u64)>,
 }
 
-pub async fn soak(cores: &Cores, endpoints: usize, interval: Duration, length: Duration) -> Result<Soak> {
+pub(crate) async fn soak(
+    cores: &Cores,
+    endpoints: usize,
+    interval: Duration,
+    length: Duration,
+) -> Result<Soak> {
     let sets = endpoints / 10;
     let plan = Plan { inference_sets: sets, endpoints_each: 10, gateways: false, pages: Filtering::Works };
     let generator = Generator::start(plan, sets, |_| Health::Serves).await?;

@@ -4,8 +4,8 @@
 use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, ensure};
-use keda_kaito_scaler::sim::fleet::{Filtering, Health, Load, Plan};
 use serde::Serialize;
+use sim::fleet::{Filtering, Health, Load, Plan};
 use tokio::{
     sync::watch,
     task::JoinSet,
@@ -22,7 +22,7 @@ use crate::{
 
 /// What is measured.
 #[derive(Clone, Copy, Debug)]
-pub struct Scene {
+pub(crate) struct Scene {
     pub endpoints: usize,
     pub filtering: Filtering,
     pub interval: Duration,
@@ -42,7 +42,7 @@ const PROBED: usize = 250;
 
 /// What came out.
 #[derive(Clone, Debug, Serialize)]
-pub struct Outcome {
+pub(crate) struct Outcome {
     pub endpoints: usize,
     pub targets: usize,
     pub page: &'static str,
@@ -72,7 +72,7 @@ pub struct Outcome {
 }
 
 impl Scene {
-    pub async fn measure(self, cores: &Cores) -> Result<Outcome> {
+    pub(crate) async fn measure(self, cores: &Cores) -> Result<Outcome> {
         let members = (self.endpoints / EACH).max(1);
         let plan =
             Plan { inference_sets: members, endpoints_each: EACH, gateways: false, pages: self.filtering };

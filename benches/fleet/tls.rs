@@ -6,14 +6,8 @@ use std::{sync::Arc, time::Duration};
 use anyhow::{Context, Result};
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Secret;
-use keda_kaito_scaler::{
-    pki::tls::install_crypto,
-    proto::ScaledObjectRef,
-    sim::{
-        api_server::ApiServer,
-        fleet::{Filtering, Fleet, Health, NAMESPACE, Plan},
-    },
-};
+use keda_kaito_scaler::pki::tls::install_crypto;
+use keda_proto::ScaledObjectRef;
 use kube::Api;
 use rustls::{
     ClientConfig, RootCertStore,
@@ -21,6 +15,10 @@ use rustls::{
 };
 use serde::Serialize;
 use serde_json::json;
+use sim::{
+    api_server::ApiServer,
+    fleet::{Filtering, Fleet, Health, NAMESPACE, Plan},
+};
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -39,7 +37,7 @@ use crate::{
 
 /// Calls of GetMetrics over one connection.
 #[derive(Clone, Copy, Debug, Serialize)]
-pub struct Calls {
+pub(crate) struct Calls {
     pub callers: usize,
     /// Of the first call of each caller, all at once, for a target that nobody knew.
     pub first_refused: usize,
@@ -56,7 +54,7 @@ const KEDA: &str = "keda";
 const SERVER_SECRET: &str = "keda-kaito-scaler-server-certs";
 const CLIENT_SECRET: &str = "keda-kaito-scaler-client-certs";
 
-pub async fn calls(cores: &Cores, window: Duration) -> Result<Vec<Calls>> {
+pub(crate) async fn calls(cores: &Cores, window: Duration) -> Result<Vec<Calls>> {
     install_crypto();
     let plan = Plan { inference_sets: 1, endpoints_each: 10, gateways: false, pages: Filtering::Works };
     let generator = Generator::start(plan, 1, |_| Health::Serves).await?;
@@ -192,7 +190,7 @@ fn cluster(fleet: &Fleet) -> ApiServer {
             "apiVersion": "v1", "kind": "Secret", "metadata": {"namespace": KEDA, "name": name},
         }));
     }
-    for set in fleet.listing(keda_kaito_scaler::clock::Clock::wall()).inference_sets {
+    for set in fleet.listing(clock::Clock::wall()).inference_sets {
         server.put(json!({
             "apiVersion": "kaito.sh/v1beta1", "kind": "InferenceSet",
             "metadata": {"namespace": NAMESPACE, "name": set.name},

@@ -4,31 +4,31 @@
 
 use std::{collections::HashMap, hash::RandomState, hint::black_box, sync::Arc, time::Duration};
 
+use clock::Clock;
 use futures::FutureExt;
-use keda_kaito_scaler::{
-    clock::Clock,
-    core::{
+use keda_kaito_scaler::{metrics::Metrics, serve::scaler::Scaler, targets::Targets};
+use keda_proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler};
+use scaler_core::{
+    config::trigger::{Aggregation, Rule, Trigger},
+    decision::{
         activation::Activation,
         evaluate::{Observed, evaluate, next_change},
-        exposition::{Selector, samples, select},
-        fleet::{Endpoint, InferenceSet, Readiness},
-        names::{InferenceSetKey, PodUid},
+        push::PushState,
+        snapshot::Snapshot,
+    },
+    endpoint::{
         page_choice::PageKind,
         pod::{Pod, WindowKey},
-        push::PushState,
-        sample::PodSample,
-        scan::scan,
-        snapshot::Snapshot,
         staleness::staleness_limit,
-        tenancy::Tenancy,
-        time::Moment,
-        trigger::{Aggregation, Rule, Trigger},
-        vllm::{Wanted, read_page},
     },
-    metrics::Metrics,
-    proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_server::ExternalScaler},
-    serve::scaler::Scaler,
-    targets::Targets,
+    exposition::{Selector, samples, select},
+    fleet::{
+        model::{Endpoint, InferenceSet, Readiness},
+        tenancy::Tenancy,
+    },
+    names::{InferenceSetKey, PodUid},
+    page::{Wanted, read_page, sample::PodSample, scan::scan},
+    time::Moment,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -38,7 +38,7 @@ use crate::pages::{RECORDED, WANTED, megabyte};
 
 type Work = Box<dyn FnMut()>;
 
-pub struct Case {
+pub(crate) struct Case {
     pub name: &'static str,
     pub prepare: fn() -> Work,
 }
@@ -47,7 +47,7 @@ const fn case(name: &'static str, prepare: fn() -> Work) -> Case {
     Case { name, prepare }
 }
 
-pub const CASES: &[Case] = &[
+pub(crate) const CASES: &[Case] = &[
     case("select, 50 kB page", || select_from(RECORDED.to_owned())),
     case("select, 1 MB page", || select_from(megabyte())),
     case("walk with labels, 50 kB page", || walk(RECORDED.to_owned())),
@@ -198,7 +198,7 @@ fn pod(trigger: &Trigger, answers: u32) -> Pod {
 
 /// What the next scrape reads: another observation in every bucket.
 fn grow(sample: &mut PodSample) {
-    use keda_kaito_scaler::core::sample::Reading;
+    use scaler_core::page::sample::Reading;
 
     for (_, reading) in &mut sample.readings {
         if let Reading::Histogram(histogram) = reading {

@@ -1,10 +1,10 @@
 //! The pages that benches read.
 
 /// A page of a real vLLM 0.32 under load: 50 kB, 425 series.
-pub const RECORDED: &str = include_str!("../../tests/data/loaded.txt");
+pub(crate) const RECORDED: &str = include_str!("../../tests/data/loaded.txt");
 
 /// The families that a scrape typically wants: three gauges and a histogram.
-pub const WANTED: [&str; 4] = [
+pub(crate) const WANTED: [&str; 4] = [
     "vllm:num_requests_waiting",
     "vllm:num_requests_running",
     "vllm:kv_cache_usage_perc",
@@ -12,7 +12,7 @@ pub const WANTED: [&str; 4] = [
 ];
 
 /// About 1 MB: the recorded page with 32 engines.
-pub fn megabyte() -> String {
+pub(crate) fn megabyte() -> String {
     let page = with_engines(RECORDED, 32);
     assert!((900_000..1_100_000).contains(&page.len()), "{} bytes", page.len());
     page

@@ -28,27 +28,27 @@ use tokio_util::task::TaskTracker;
 
 /// A kind of objects: its apiVersion and name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Kind(pub &'static str, pub &'static str);
+pub(crate) struct Kind(pub &'static str, pub &'static str);
 
-pub const CRD: Kind = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition");
-pub const DEPLOYMENT: Kind = Kind("apps/v1", "Deployment");
-pub const ENDPOINT_SLICE: Kind = Kind("discovery.k8s.io/v1", "EndpointSlice");
-pub const EVENT: Kind = Kind("events.k8s.io/v1", "Event");
-pub const HPA: Kind = Kind("autoscaling/v2", "HorizontalPodAutoscaler");
-pub const INFERENCE_SET: Kind = Kind("kaito.sh/v1beta1", "InferenceSet");
-pub const LEASE: Kind = Kind("coordination.k8s.io/v1", "Lease");
-pub const NAMESPACE: Kind = Kind("v1", "Namespace");
-pub const POD: Kind = Kind("v1", "Pod");
-pub const SCALED_OBJECT: Kind = Kind("keda.sh/v1alpha1", "ScaledObject");
-pub const SECRET: Kind = Kind("v1", "Secret");
-pub const SERVICE: Kind = Kind("v1", "Service");
-pub const SERVICE_ACCOUNT: Kind = Kind("v1", "ServiceAccount");
-pub const TRIGGER_AUTHENTICATION: Kind = Kind("keda.sh/v1alpha1", "ClusterTriggerAuthentication");
-pub const WORKSPACE: Kind = Kind("kaito.sh/v1beta1", "Workspace");
+pub(crate) const CRD: Kind = Kind("apiextensions.k8s.io/v1", "CustomResourceDefinition");
+pub(crate) const DEPLOYMENT: Kind = Kind("apps/v1", "Deployment");
+pub(crate) const ENDPOINT_SLICE: Kind = Kind("discovery.k8s.io/v1", "EndpointSlice");
+pub(crate) const EVENT: Kind = Kind("events.k8s.io/v1", "Event");
+pub(crate) const HPA: Kind = Kind("autoscaling/v2", "HorizontalPodAutoscaler");
+pub(crate) const INFERENCE_SET: Kind = Kind("kaito.sh/v1beta1", "InferenceSet");
+pub(crate) const LEASE: Kind = Kind("coordination.k8s.io/v1", "Lease");
+pub(crate) const NAMESPACE: Kind = Kind("v1", "Namespace");
+pub(crate) const POD: Kind = Kind("v1", "Pod");
+pub(crate) const SCALED_OBJECT: Kind = Kind("keda.sh/v1alpha1", "ScaledObject");
+pub(crate) const SECRET: Kind = Kind("v1", "Secret");
+pub(crate) const SERVICE: Kind = Kind("v1", "Service");
+pub(crate) const SERVICE_ACCOUNT: Kind = Kind("v1", "ServiceAccount");
+pub(crate) const TRIGGER_AUTHENTICATION: Kind = Kind("keda.sh/v1alpha1", "ClusterTriggerAuthentication");
+pub(crate) const WORKSPACE: Kind = Kind("kaito.sh/v1beta1", "Workspace");
 
 impl Kind {
     /// The object `name`, which is in no namespace where that is empty.
-    pub fn named(self, namespace: &str, name: &str) -> Object {
+    pub(crate) fn named(self, namespace: &str, name: &str) -> Object {
         Object { kind: self, namespace: namespace.to_owned(), name: name.to_owned() }
     }
 
@@ -64,7 +64,7 @@ fn resource(api_version: &str, kind: &str) -> ApiResource {
 
 /// Which object.
 #[derive(Clone, Debug)]
-pub struct Object {
+pub(crate) struct Object {
     pub kind: Kind,
     pub namespace: String,
     pub name: String,
@@ -78,11 +78,11 @@ impl Display for Object {
 }
 
 /// All objects of a kind, by namespace and name.
-pub type Objects = Arc<BTreeMap<(String, String), Value>>;
+pub(crate) type Objects = Arc<BTreeMap<(String, String), Value>>;
 
 /// A client of the API server.
 #[derive(Clone)]
-pub struct Api {
+pub(crate) struct Api {
     client: Client,
 }
 
@@ -107,7 +107,7 @@ const RETRY: Duration = Duration::from_millis(200);
 
 impl Api {
     /// A client with the rights that `kubeconfig` (its text) gives.
-    pub async fn connect(kubeconfig: &str) -> Result<Self> {
+    pub(crate) async fn connect(kubeconfig: &str) -> Result<Self> {
         let kubeconfig = Kubeconfig::from_yaml(kubeconfig).context("the kubeconfig is not valid")?;
         let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await;
         let mut config = config.context("the kubeconfig is not valid")?;
@@ -128,7 +128,7 @@ impl Api {
     }
 
     /// Applies an object, server-side and by force.
-    pub async fn apply(&self, object: &Value) -> Result<Value> {
+    pub(crate) async fn apply(&self, object: &Value) -> Result<Value> {
         let (api, name) = self.place(object)?;
         let parameters = PatchParams::apply(MANAGER).force();
         let applied = api.patch(&name, &parameters, &Patch::Apply(object)).await;
@@ -140,7 +140,7 @@ impl Api {
     }
 
     /// Creates an object, under another field manager where one is named.
-    pub async fn create(&self, object: &Value, manager: Option<&str>) -> Result<Value> {
+    pub(crate) async fn create(&self, object: &Value, manager: Option<&str>) -> Result<Value> {
         let (api, name) = self.place(object)?;
         let object: DynamicObject = serde_json::from_value(object.clone()).context("not an object")?;
         let parameters = PostParams { field_manager: manager.map(str::to_owned), ..PostParams::default() };
@@ -161,13 +161,13 @@ impl Api {
         Ok((self.of(&resource(&api_version, &kind), &text(object, "/metadata/namespace")), name))
     }
 
-    pub async fn get(&self, object: &Object) -> Result<Option<Value>> {
+    pub(crate) async fn get(&self, object: &Object) -> Result<Option<Value>> {
         let found = self.at(object).get_opt(&object.name).await;
         found.map_err(short).with_context(|| format!("failed to get {object}"))?.map(value).transpose()
     }
 
     /// The objects of a kind in `namespace`, or everywhere where that is empty.
-    pub async fn list(&self, kind: Kind, namespace: &str) -> Result<Vec<Value>> {
+    pub(crate) async fn list(&self, kind: Kind, namespace: &str) -> Result<Vec<Value>> {
         let listed = self.of(&kind.resource(), namespace).list(&ListParams::default()).await;
         listed
             .map_err(short)
@@ -178,25 +178,25 @@ impl Api {
             .collect()
     }
 
-    pub async fn merge(&self, object: &Object, patch: Value) -> Result<Value> {
+    pub(crate) async fn merge(&self, object: &Object, patch: Value) -> Result<Value> {
         let patched =
             self.at(object).patch(&object.name, &PatchParams::default(), &Patch::Merge(patch)).await;
         value(patched.map_err(short).with_context(|| format!("failed to patch {object}"))?)
     }
 
-    pub async fn merge_status(&self, object: &Object, status: Value) -> Result<()> {
+    pub(crate) async fn merge_status(&self, object: &Object, status: Value) -> Result<()> {
         let patch = Patch::Merge(json!({"status": status}));
         let patched = self.at(object).patch_status(&object.name, &PatchParams::default(), &patch).await;
         patched.map(drop).map_err(short).with_context(|| format!("failed to patch the status of {object}"))
     }
 
     /// Deletes an object, if it is there.
-    pub async fn delete(&self, object: &Object) -> Result<()> {
+    pub(crate) async fn delete(&self, object: &Object) -> Result<()> {
         self.delete_with(object, &DeleteParams::default()).await
     }
 
     /// Deletes a pod that has ended, as a kubelet does.
-    pub async fn delete_at_once(&self, object: &Object, uid: &str) -> Result<()> {
+    pub(crate) async fn delete_at_once(&self, object: &Object, uid: &str) -> Result<()> {
         let preconditions = kube::api::Preconditions { uid: Some(uid.to_owned()), resource_version: None };
         let parameters = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::default() };
         self.delete_with(object, &parameters.grace_period(0)).await
@@ -211,13 +211,13 @@ impl Api {
     }
 
     /// A path of the API, as it is answered.
-    pub async fn raw(&self, path: &str) -> Result<Value> {
+    pub(crate) async fn raw(&self, path: &str) -> Result<Value> {
         let request = http::Request::get(path).body(vec![]).context("not a path")?;
         self.client.request(request).await.map_err(short).with_context(|| format!("failed to get {path}"))
     }
 
     /// A path of the API server that answers in plain text.
-    pub async fn raw_text(&self, path: &str) -> Result<String> {
+    pub(crate) async fn raw_text(&self, path: &str) -> Result<String> {
         let request = http::Request::get(path).body(vec![]).context("not a path")?;
         self.client
             .request_text(request)
@@ -227,14 +227,14 @@ impl Api {
     }
 
     /// Posts to a path, such as a subresource's.
-    pub async fn post(&self, path: &str, body: &Value) -> Result<Value> {
+    pub(crate) async fn post(&self, path: &str, body: &Value) -> Result<Value> {
         let request = http::Request::post(path).header("Content-Type", "application/json");
         let request = request.body(body.to_string().into_bytes()).context("not a path")?;
         self.client.request(request).await.map_err(short).with_context(|| format!("failed to post to {path}"))
     }
 
     /// A token of a ServiceAccount.
-    pub async fn token(&self, namespace: &str, account: &str) -> Result<String> {
+    pub(crate) async fn token(&self, namespace: &str, account: &str) -> Result<String> {
         let path = format!("/api/v1/namespaces/{namespace}/serviceaccounts/{account}/token");
         let request = json!({
             "apiVersion": "authentication.k8s.io/v1",
@@ -246,7 +246,7 @@ impl Api {
 
     /// Awaits a condition of one object: `test` gives what was waited for, or what it saw
     /// instead.
-    pub async fn until<T>(
+    pub(crate) async fn until<T>(
         &self,
         object: &Object,
         what: &str,
@@ -261,7 +261,7 @@ impl Api {
     }
 
     /// Awaits a condition of all objects of a kind in `namespace`.
-    pub async fn until_all<T>(
+    pub(crate) async fn until_all<T>(
         &self,
         kind: Kind,
         namespace: &str,
@@ -308,7 +308,7 @@ impl Api {
     }
 
     /// All objects of a kind, kept up to date by a task of `tasks`.
-    pub fn mirror(&self, kind: Kind, tasks: &TaskTracker) -> watch::Receiver<Objects> {
+    pub(crate) fn mirror(&self, kind: Kind, tasks: &TaskTracker) -> watch::Receiver<Objects> {
         let (sender, receiver) = watch::channel(Objects::default());
         let api = self.of(&kind.resource(), "");
         tasks.spawn(async move {
@@ -331,7 +331,7 @@ impl Api {
 }
 
 /// Awaits a condition that nothing can be watched for: asks `test` over and over.
-pub async fn until_asked<T, F>(what: &str, limit: Duration, mut test: impl FnMut() -> F) -> Result<T>
+pub(crate) async fn until_asked<T, F>(what: &str, limit: Duration, mut test: impl FnMut() -> F) -> Result<T>
 where
     F: Future<Output = Result<T, String>>,
 {
@@ -382,23 +382,23 @@ fn value(object: DynamicObject) -> Result<Value> {
 }
 
 /// The text at `pointer`, or nothing.
-pub fn text(object: &Value, pointer: &str) -> String {
+pub(crate) fn text(object: &Value, pointer: &str) -> String {
     object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// The whole number at `pointer`.
-pub fn number(object: &Value, pointer: &str) -> Option<i64> {
+pub(crate) fn number(object: &Value, pointer: &str) -> Option<i64> {
     object.pointer(pointer).and_then(Value::as_i64)
 }
 
 /// The label of an object.
-pub fn label(object: &Value, name: &str) -> String {
+pub(crate) fn label(object: &Value, name: &str) -> String {
     let labels = object.pointer("/metadata/labels");
     labels.and_then(|labels| labels.get(name)).and_then(Value::as_str).unwrap_or_default().to_owned()
 }
 
 /// The condition `kind` of an object: its status, reason and message.
-pub fn condition(object: &Value, kind: &str) -> (String, String) {
+pub(crate) fn condition(object: &Value, kind: &str) -> (String, String) {
     let conditions = object.pointer("/status/conditions").and_then(Value::as_array);
     let found = conditions.into_iter().flatten().find(|condition| text(condition, "/type") == kind);
     found.map_or_else(
@@ -408,7 +408,7 @@ pub fn condition(object: &Value, kind: &str) -> (String, String) {
 }
 
 /// Every document of a YAML file.
-pub fn documents(yaml: &str) -> Result<Vec<Value>> {
+pub(crate) fn documents(yaml: &str) -> Result<Vec<Value>> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).context("not YAML")?;
     Ok(documents.into_iter().filter(|document| !document.is_null()).collect())
 }

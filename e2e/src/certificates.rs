@@ -9,20 +9,20 @@ use rcgen::{
 };
 
 /// A certificate authority.
-pub struct Authority {
+pub(crate) struct Authority {
     issuer: Issuer<'static, KeyPair>,
     pub certificate: String,
 }
 
 /// A certificate and its key, as PEM.
 #[derive(Clone, Debug)]
-pub struct Leaf {
+pub(crate) struct Leaf {
     pub certificate: String,
     pub key: String,
 }
 
 impl Authority {
-    pub fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let key = KeyPair::generate().context("failed to make a key")?;
         let mut params = CertificateParams::default();
         params.distinguished_name = rcgen::DistinguishedName::new();
@@ -36,7 +36,7 @@ impl Authority {
 
     /// A certificate for `name`, of the group `group`, which serves under `hosts` (names or
     /// addresses).
-    pub fn leaf(&self, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<Leaf> {
+    pub(crate) fn leaf(&self, name: &str, group: Option<&str>, hosts: &[&str]) -> Result<Leaf> {
         let key = KeyPair::generate().context("failed to make a key")?;
         let hosts: Vec<String> = hosts.iter().map(|host| (*host).to_owned()).collect();
         let mut params = CertificateParams::new(hosts).context("a host is not valid")?;
@@ -55,19 +55,19 @@ impl Authority {
 
 impl Leaf {
     /// Writes `name`.crt and `name`.key.
-    pub fn write(&self, folder: &Path, name: &str) -> Result<()> {
+    pub(crate) fn write(&self, folder: &Path, name: &str) -> Result<()> {
         write(&folder.join(format!("{name}.crt")), &self.certificate)?;
         write(&folder.join(format!("{name}.key")), &self.key)
     }
 }
 
 /// The key pair that signs tokens of accounts: `sa.key` and `sa.pub`.
-pub fn token_keys(folder: &Path) -> Result<()> {
+pub(crate) fn token_keys(folder: &Path) -> Result<()> {
     let key = KeyPair::generate().context("failed to make a key")?;
     write(&folder.join("sa.key"), &key.serialize_pem())?;
     write(&folder.join("sa.pub"), &key.public_key_pem())
 }
 
-pub fn write(path: &Path, text: &str) -> Result<()> {
+pub(crate) fn write(path: &Path, text: &str) -> Result<()> {
     fs::write(path, text).with_context(|| format!("failed to write {}", path.display()))
 }

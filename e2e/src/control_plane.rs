@@ -20,19 +20,19 @@ use crate::{
 };
 
 /// Where the API server listens.
-pub const API_SERVER: (&str, u16) = ("127.0.0.1", 6443);
+pub(crate) const API_SERVER: (&str, u16) = ("127.0.0.1", 6443);
 /// The one node, on which the stand-in for the kubelet runs pods.
-pub const NODE: &str = "e2e";
+pub(crate) const NODE: &str = "e2e";
 /// How often the HPA controller looks: Kubernetes' default is 15 s.
-pub const FAST_SYNC: Duration = Duration::from_secs(1);
-pub const REAL_SYNC: Duration = Duration::from_secs(15);
+pub(crate) const FAST_SYNC: Duration = Duration::from_secs(1);
+pub(crate) const REAL_SYNC: Duration = Duration::from_secs(15);
 
 const START_LIMIT: Duration = Duration::from_secs(90);
 const STOP_LIMIT: Duration = Duration::from_secs(15);
 
 /// Folders of a run.
 #[derive(Clone, Debug)]
-pub struct Folders {
+pub(crate) struct Folders {
     /// Programs: etcd, kube-apiserver, kube-controller-manager.
     pub programs: PathBuf,
     pub certificates: PathBuf,
@@ -42,7 +42,7 @@ pub struct Folders {
 
 /// The control plane at work.
 #[derive(Debug)]
-pub struct ControlPlane {
+pub(crate) struct ControlPlane {
     folders: Folders,
     certificate: String,
     etcd: Process,
@@ -55,7 +55,7 @@ pub struct ControlPlane {
 
 impl ControlPlane {
     /// Starts everything and waits until it is ready.
-    pub async fn start(folders: Folders) -> Result<Self> {
+    pub(crate) async fn start(folders: Folders) -> Result<Self> {
         for folder in [&folders.certificates, &folders.logs, &folders.state] {
             fs::create_dir_all(folder).with_context(|| format!("failed to make {}", folder.display()))?;
         }
@@ -89,17 +89,17 @@ impl ControlPlane {
     }
 
     /// The PEM of the CA that signs the API server's certificate.
-    pub fn certificate(&self) -> &str {
+    pub(crate) fn certificate(&self) -> &str {
         &self.certificate
     }
 
     /// A kubeconfig of whoever holds `token`, for clients of `port` on the loopback interface.
-    pub fn kubeconfig(&self, token: &str) -> String {
+    pub(crate) fn kubeconfig(&self, token: &str) -> String {
         kubeconfig(&self.certificate, API_SERVER.1, &Access::Token(token))
     }
 
     /// Kills the API server and starts it anew; its clients see refused connections meanwhile.
-    pub async fn restart_api_server(&self) -> Result<()> {
+    pub(crate) async fn restart_api_server(&self) -> Result<()> {
         let mut api_server = self.api_server.lock().await;
         api_server.kill().await?;
         *api_server = Process::start("kube-apiserver", self::api_server(&self.folders), &self.folders.logs)?;
@@ -107,16 +107,16 @@ impl ControlPlane {
     }
 
     /// Halts etcd, so that the API server's reads and writes hang.
-    pub fn pause_etcd(&self) -> Result<()> {
+    pub(crate) fn pause_etcd(&self) -> Result<()> {
         self.etcd.signal(Signal::STOP)
     }
 
-    pub fn resume_etcd(&self) -> Result<()> {
+    pub(crate) fn resume_etcd(&self) -> Result<()> {
         self.etcd.signal(Signal::CONT)
     }
 
     /// Has the HPA controller look every `sync` from now on.
-    pub async fn set_hpa_sync(&self, sync: Duration) -> Result<()> {
+    pub(crate) async fn set_hpa_sync(&self, sync: Duration) -> Result<()> {
         let mut controllers = self.controllers.lock().await;
         controllers.stop(STOP_LIMIT).await?;
         *controllers = start_controllers(&self.folders, sync)?;
@@ -231,13 +231,13 @@ async fn api_ready(api: &Api, process: &Process) -> Result<()> {
 }
 
 /// How somebody proves who they are.
-pub enum Access<'a> {
+pub(crate) enum Access<'a> {
     Certificate(&'a Leaf),
     Token(&'a str),
 }
 
 /// A kubeconfig, as JSON, which is YAML too.
-pub fn kubeconfig(authority: &str, port: u16, access: &Access<'_>) -> String {
+pub(crate) fn kubeconfig(authority: &str, port: u16, access: &Access<'_>) -> String {
     let user = match access {
         Access::Certificate(leaf) => json!({
             "client-certificate-data": base64(leaf.certificate.as_bytes()),
@@ -261,7 +261,7 @@ pub fn kubeconfig(authority: &str, port: u16, access: &Access<'_>) -> String {
 }
 
 /// Kubernetes' own type for bytes is written as base64.
-pub fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     let encoded = serde_json::to_value(k8s_openapi::ByteString(bytes.to_vec()));
     encoded.ok().and_then(|encoded| encoded.as_str().map(str::to_owned)).unwrap_or_default()
 }

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Whether an image is of the earlier scaler.
-pub fn is_image(image: &str) -> bool {
+pub(crate) fn is_image(image: &str) -> bool {
     let tag = image.rsplit_once(':').map_or("", |(_, tag)| tag).trim_start_matches('v');
     image.contains("keda-kaito-scaler")
         && ["0.3.", "0.4.", "0.5.", "0.6."].iter().any(|start| tag.starts_with(start))
@@ -25,7 +25,7 @@ const SECRETS: [(&str, [&str; 4]); 2] = [
 ];
 
 /// Rotates certificates in `namespace` until `stop`.
-pub async fn rotate(api: &Api, namespace: &str, stop: CancellationToken) -> Result<()> {
+pub(crate) async fn rotate(api: &Api, namespace: &str, stop: CancellationToken) -> Result<()> {
     for (name, keys) in SECRETS {
         let secret = SECRET.named(namespace, name);
         let found = api.get(&secret).await?.with_context(|| format!("{secret} is not there"))?;
@@ -65,7 +65,7 @@ fn chain(namespace: &str, name: &str, [ca, ca_key, leaf, leaf_key]: [&str; 4]) -
     let usage =
         if is_server { ExtendedKeyUsagePurpose::ServerAuth } else { ExtendedKeyUsagePurpose::ClientAuth };
     params.extended_key_usages = vec![usage];
-    let now = keda_kaito_scaler::clock::Clock::wall().since_unix();
+    let now = clock::Clock::wall().since_unix();
     params.not_before = rcgen::date_time_ymd(1970, 1, 1) + now;
     params.not_after = rcgen::date_time_ymd(1970, 1, 1) + now + Duration::from_secs(43_800 * 3600);
     let certificate = params.signed_by(&key, &issuer).context("failed to sign a certificate")?;

@@ -14,8 +14,8 @@ use http::{Response, StatusCode, header};
 use http_body_util::Full;
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
-use keda_kaito_scaler::sim::gateway::page;
 use serde_json::{Value, json};
+use sim::gateway::page;
 use tokio::{net::TcpListener, sync::watch, task::JoinSet, time::Instant};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +34,7 @@ struct Held {
 
 /// One pool's endpoint picker.
 #[derive(Debug)]
-pub struct Gateway {
+pub(crate) struct Gateway {
     pool: String,
     held: watch::Sender<Held>,
     asks_for_token: watch::Sender<bool>,
@@ -52,29 +52,34 @@ impl Gateway {
     }
 
     /// Holds so many requests from now on.
-    pub fn hold(&self, requests: usize) {
+    pub(crate) fn hold(&self, requests: usize) {
         self.held.send_replace(Held { requests: Some(requests), shown: None });
     }
 
     /// Whether metrics are for those only who may read them.
-    pub fn ask_for_token(&self, asks: bool) {
+    pub(crate) fn ask_for_token(&self, asks: bool) {
         self.asks_for_token.send_replace(asks);
     }
 
     /// How many were turned away.
-    pub fn refused(&self) -> u64 {
+    pub(crate) fn refused(&self) -> u64 {
         *self.refused.borrow()
     }
 
     /// When the page was first read with what is held now.
-    pub async fn shown(&self) -> Instant {
+    pub(crate) async fn shown(&self) -> Instant {
         let mut held = self.held.subscribe();
         let shown = held.wait_for(|held| held.shown.is_some()).await.ok().and_then(|held| held.shown);
         shown.unwrap_or_else(Instant::now)
     }
 
     /// Serves at `address` until `stop`; `api` reviews tokens.
-    pub async fn serve(self: Arc<Self>, address: IpAddr, api: &Api, stop: CancellationToken) -> Result<()> {
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        address: IpAddr,
+        api: &Api,
+        stop: CancellationToken,
+    ) -> Result<()> {
         let listener = TcpListener::bind(SocketAddr::new(address, PORT)).await;
         let listener = listener.with_context(|| format!("failed to listen on {address}"))?;
         let mut connections = JoinSet::new();
@@ -167,10 +172,10 @@ async fn review(api: &Api, token: &str) -> StatusCode {
 
 /// Every picker, by its namespace and its pool's name.
 #[derive(Debug, Default)]
-pub struct Gateways(Mutex<HashMap<(String, String), Arc<Gateway>>>);
+pub(crate) struct Gateways(Mutex<HashMap<(String, String), Arc<Gateway>>>);
 
 impl Gateways {
-    pub fn of(&self, namespace: &str, pool: &str) -> Arc<Gateway> {
+    pub(crate) fn of(&self, namespace: &str, pool: &str) -> Arc<Gateway> {
         let mut gateways = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (namespace.to_owned(), pool.to_owned());
         gateways.entry(key).or_insert_with(|| Arc::new(Gateway::new(pool))).clone()

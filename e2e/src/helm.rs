@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 
 /// Helm, with folders of its own.
 #[derive(Clone, Debug)]
-pub struct Helm {
+pub(crate) struct Helm {
     pub program: PathBuf,
     pub kubeconfig: PathBuf,
     pub home: PathBuf,
@@ -15,11 +15,11 @@ pub struct Helm {
 }
 
 /// The name of the release.
-pub const RELEASE: &str = "keda-kaito-scaler";
+pub(crate) const RELEASE: &str = "keda-kaito-scaler";
 
 impl Helm {
     /// Runs Helm in KEDA's namespace and gives what it says.
-    pub async fn run(&self, arguments: &[&str]) -> Result<String> {
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Result<String> {
         let mut command = Command::new(&self.program);
         command.args(arguments).args(["--namespace", crate::keda::NAMESPACE]);
         command.env("KUBECONFIG", &self.kubeconfig);
@@ -39,7 +39,7 @@ impl Helm {
     }
 
     /// Installs or upgrades the chart under test.
-    pub async fn install(&self, verb: &str, more: &[&str]) -> Result<String> {
+    pub(crate) async fn install(&self, verb: &str, more: &[&str]) -> Result<String> {
         let chart = self.chart.display().to_string();
         let mut arguments = vec![verb, RELEASE, chart.as_str()];
         arguments.extend(more);

@@ -20,7 +20,7 @@ const CREATED_BY: &str = "inferenceset.kaito.sh/created-by";
 
 /// KAITO at work, for as long as tasks run.
 #[derive(Debug)]
-pub struct Kaito {
+pub(crate) struct Kaito {
     api: Api,
     models: Arc<Models>,
     sets: watch::Receiver<Objects>,
@@ -29,7 +29,7 @@ pub struct Kaito {
 }
 
 impl Kaito {
-    pub fn start(api: &Api, models: &Arc<Models>, tasks: &TaskTracker) {
+    pub(crate) fn start(api: &Api, models: &Arc<Models>, tasks: &TaskTracker) {
         let mirror = |kind| api.mirror(kind, tasks);
         let kaito = Self {
             api: api.clone(),

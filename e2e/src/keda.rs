@@ -19,13 +19,13 @@ use crate::{
 };
 
 /// KEDA's namespace, and the scaler's.
-pub const NAMESPACE: &str = "keda";
+pub(crate) const NAMESPACE: &str = "keda";
 const ADAPTER_PORT: u16 = 6444;
 const LIMIT: Duration = Duration::from_secs(60);
 
 /// KEDA at work.
 #[derive(Debug)]
-pub struct Keda {
+pub(crate) struct Keda {
     programs: PathBuf,
     folders: Folders,
     operator: Mutex<Process>,
@@ -34,22 +34,22 @@ pub struct Keda {
 
 /// What KEDA's version consists of: `keda-operator`, `keda-adapter` and `config/`.
 #[derive(Clone, Debug)]
-pub struct Release(pub PathBuf);
+pub(crate) struct Release(pub PathBuf);
 
 impl Release {
     /// Makes KEDA's namespace.
-    pub async fn make_namespace(&self, api: &Api) -> Result<()> {
+    pub(crate) async fn make_namespace(&self, api: &Api) -> Result<()> {
         apply_folder(api, &self.0.join("config/general"), |_| true).await
     }
 
     /// Installs KEDA's CRDs.
-    pub async fn install_crds(&self, api: &Api) -> Result<()> {
+    pub(crate) async fn install_crds(&self, api: &Api) -> Result<()> {
         apply_folder(api, &self.0.join("config/crd/bases"), |_| true).await?;
         established(api).await
     }
 
     /// Starts KEDA and waits until the external metrics API is served by it.
-    pub async fn start(&self, plane: &ControlPlane, folders: &Folders) -> Result<Keda> {
+    pub(crate) async fn start(&self, plane: &ControlPlane, folders: &Folders) -> Result<Keda> {
         let api = &plane.api;
         for folder in ["config/service_account", "config/rbac"] {
             apply_folder(api, &self.0.join(folder), |_| true).await?;
@@ -145,7 +145,7 @@ impl Keda {
     }
 
     /// Ends the operator, as a rollout does, and starts it anew.
-    pub async fn restart_operator(&self, api: &Api) -> Result<()> {
+    pub(crate) async fn restart_operator(&self, api: &Api) -> Result<()> {
         let mut operator = self.operator.lock().await;
         operator.stop(LIMIT).await?;
         *operator = Release(self.programs.clone()).start_operator(&self.folders)?;
@@ -215,7 +215,7 @@ async fn show_operator(api: &Api) -> Result<()> {
 }
 
 /// Applies the YAML files of a folder that are `wanted`, in the order of their names.
-pub async fn apply_folder(api: &Api, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
+pub(crate) async fn apply_folder(api: &Api, folder: &Path, wanted: impl Fn(&str) -> bool) -> Result<()> {
     let failed = || format!("failed to read {}", folder.display());
     let entries = fs::read_dir(folder).with_context(failed)?;
     let mut files: Vec<_> = entries.collect::<Result<Vec<_>, _>>().with_context(failed)?;
@@ -241,7 +241,7 @@ async fn apply_document(api: &Api, document: Value) -> Result<()> {
 }
 
 /// Waits until every CRD can be used.
-pub async fn established(api: &Api) -> Result<()> {
+pub(crate) async fn established(api: &Api) -> Result<()> {
     api.until_all(CRD, "", "every CRD is established", LIMIT, |all| {
         let waits = all.iter().find(|(_, crd)| condition(crd, "Established").0 != "True");
         waits.map_or(Ok(()), |((_, name), _)| Err(format!("{name} is not")))

@@ -47,7 +47,7 @@ const CONTAINER: &str =
 
 /// What runs pods.
 #[derive(Debug)]
-pub struct Kubelet {
+pub(crate) struct Kubelet {
     api: Api,
     /// The scaler's program under test.
     scaler: PathBuf,
@@ -64,7 +64,7 @@ pub struct Kubelet {
 
 /// What a kubelet is made of.
 #[derive(Debug)]
-pub struct Parts {
+pub(crate) struct Parts {
     pub api: Api,
     pub scaler: PathBuf,
     pub certificate: String,
@@ -75,7 +75,7 @@ pub struct Parts {
 }
 
 impl Kubelet {
-    pub fn start(parts: Parts, tasks: &TaskTracker) -> Arc<Self> {
+    pub(crate) fn start(parts: Parts, tasks: &TaskTracker) -> Arc<Self> {
         let Parts { api, scaler, certificate, folder, logs, models, gateways } = parts;
         let pods = api.mirror(POD, tasks);
         let (addresses, processes, tasks) = (AtomicU32::new(1), Mutex::default(), tasks.clone());
@@ -87,7 +87,7 @@ impl Kubelet {
     }
 
     /// The processes of the scaler that live, by the names of their pods.
-    pub fn processes(&self) -> BTreeMap<String, Process> {
+    pub(crate) fn processes(&self) -> BTreeMap<String, Process> {
         let processes = self.processes.lock().unwrap_or_else(PoisonError::into_inner);
         processes
             .iter()
@@ -399,7 +399,7 @@ async fn health(address: String, service: String) -> bool {
 
 impl Kubelet {
     /// Kills the scaler of a pod as a crash would.
-    pub async fn kill(&self, pod: &str) -> Result<()> {
+    pub(crate) async fn kill(&self, pod: &str) -> Result<()> {
         let process =
             self.processes().remove(pod).with_context(|| format!("no process of pod {pod} lives"))?;
         process.signal(Signal::KILL)?;

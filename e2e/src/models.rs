@@ -9,7 +9,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use keda_kaito_scaler::sim::{
+use sim::{
     http::{Answer, Meter, query_values, serve},
     page::{Page, Slot, Template},
 };
@@ -20,7 +20,7 @@ use crate::vllm::Installation;
 
 /// How a pod treats those who scrape it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Health {
+pub(crate) enum Health {
     #[default]
     Serves,
     /// Takes the request and never answers.
@@ -43,7 +43,7 @@ enum Waiting {
 
 /// One InferenceSet's replicas, as a scenario wants them.
 #[derive(Debug)]
-pub struct Model {
+pub(crate) struct Model {
     state: Mutex<State>,
     changed: watch::Sender<()>,
 }
@@ -94,73 +94,73 @@ impl Model {
     }
 
     /// How long a pod that is made from now on loads its model.
-    pub fn starts_up_in(&self, start_up: Duration) {
+    pub(crate) fn starts_up_in(&self, start_up: Duration) {
         self.change(|state| state.start_up = start_up);
     }
 
     /// Lets the pods that load become ready.
-    pub fn start_up(&self) -> Duration {
+    pub(crate) fn start_up(&self) -> Duration {
         self.state().start_up
     }
 
     /// Pods of a workspace that is made from now on.
-    pub fn spans(&self, nodes: usize) {
+    pub(crate) fn spans(&self, nodes: usize) {
         self.change(|state| state.nodes = nodes);
     }
 
-    pub fn nodes(&self) -> usize {
+    pub(crate) fn nodes(&self) -> usize {
         self.state().nodes
     }
 
     /// Whether KAITO lags: the InferenceSet's status stays as it is.
-    pub fn hold_status(&self, holds: bool) {
+    pub(crate) fn hold_status(&self, holds: bool) {
         self.change(|state| state.holds_status = holds);
     }
 
-    pub fn holds_status(&self) -> bool {
+    pub(crate) fn holds_status(&self) -> bool {
         self.state().holds_status
     }
 
     /// Has so many requests wait in all, on the first pod that serves.
-    pub fn wait_in_all(&self, waiting: f64) {
+    pub(crate) fn wait_in_all(&self, waiting: f64) {
         self.change(|state| state.waiting = Waiting::Total(waiting));
     }
 
     /// Has so many requests wait on each pod.
-    pub fn wait_on_each(&self, waiting: f64) {
+    pub(crate) fn wait_on_each(&self, waiting: f64) {
         self.change(|state| state.waiting = Waiting::Each(waiting));
     }
 
-    pub fn run_on_each(&self, running: f64, kv_usage: f64) {
+    pub(crate) fn run_on_each(&self, running: f64, kv_usage: f64) {
         self.change(|state| (state.running, state.kv_usage) = (running, kv_usage));
     }
 
     /// What one pod shows, whatever the others do.
-    pub fn wait_on(&self, pod: &str, waiting: f64) {
+    pub(crate) fn wait_on(&self, pod: &str, waiting: f64) {
         self.change(|state| state.pods.entry(pod.to_owned()).or_default().waiting = Some(waiting));
     }
 
-    pub fn set_health(&self, pod: &str, health: Health) {
+    pub(crate) fn set_health(&self, pod: &str, health: Health) {
         self.change(|state| state.pods.entry(pod.to_owned()).or_default().health = health);
     }
 
     /// The pods that serve, by name.
-    pub fn serving(&self) -> Vec<String> {
+    pub(crate) fn serving(&self) -> Vec<String> {
         let state = self.state();
         state.pods.iter().filter(|(_, pod)| pod.serves).map(|(name, _)| name.clone()).collect()
     }
 
     /// Has the first pod, if it is made from now on, be a real vLLM.
-    pub fn be_real(&self, vllm: Installation) {
+    pub(crate) fn be_real(&self, vllm: Installation) {
         self.change(|state| state.real = Some(vllm));
     }
 
-    pub fn real(&self) -> Option<Installation> {
+    pub(crate) fn real(&self) -> Option<Installation> {
         self.state().real.clone()
     }
 
     /// Wakes whoever depends on the settings, when they change.
-    pub fn changes(&self) -> watch::Receiver<()> {
+    pub(crate) fn changes(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
 
@@ -190,12 +190,12 @@ impl Model {
     }
 
     /// Says whether the model is loaded.
-    pub fn set_serving(&self, pod: &str, serves: bool) {
+    pub(crate) fn set_serving(&self, pod: &str, serves: bool) {
         self.change(|state| state.pods.entry(pod.to_owned()).or_default().serves = serves);
     }
 
     /// Forgets a pod that is gone.
-    pub fn forget(&self, pod: &str) {
+    pub(crate) fn forget(&self, pod: &str) {
         self.change(|state| {
             state.pods.remove(pod);
         });
@@ -204,7 +204,7 @@ impl Model {
 
 /// Every model, by the namespace and name of its InferenceSet.
 #[derive(Debug)]
-pub struct Models {
+pub(crate) struct Models {
     all: Mutex<HashMap<(String, String), Arc<Model>>>,
     pages: Pages,
     /// What all of them were asked for.
@@ -212,18 +212,18 @@ pub struct Models {
 }
 
 impl Models {
-    pub fn new() -> Arc<Self> {
+    pub(crate) fn new() -> Arc<Self> {
         let pages = Pages { template: Template::recorded("model"), compiled: Mutex::default() };
         Arc::new(Self { all: Mutex::default(), pages, meter: Arc::default() })
     }
 
-    pub fn of(&self, namespace: &str, inference_set: &str) -> Arc<Model> {
+    pub(crate) fn of(&self, namespace: &str, inference_set: &str) -> Arc<Model> {
         let mut models = self.all.lock().unwrap_or_else(PoisonError::into_inner);
         models.entry((namespace.to_owned(), inference_set.to_owned())).or_default().clone()
     }
 
     /// Serves `pod` of `model` at `address` until `stop`.
-    pub async fn serve(
+    pub(crate) async fn serve(
         self: Arc<Self>,
         model: Arc<Model>,
         pod: String,

@@ -13,7 +13,7 @@ use tokio::{sync::watch, time::timeout};
 
 /// A program at work, or one that has ended.
 #[derive(Clone, Debug)]
-pub struct Process {
+pub(crate) struct Process {
     name: String,
     pid: Pid,
     log: PathBuf,
@@ -22,7 +22,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command`. What it says is appended to `folder`/`name`.log.
-    pub fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
+    pub(crate) fn start(name: &str, mut command: Command, folder: &Path) -> Result<Self> {
         let log = folder.join(format!("{name}.log"));
         let file = OpenOptions::new().create(true).append(true).open(&log);
         let file = file.with_context(|| format!("failed to open {}", log.display()))?;
@@ -42,7 +42,7 @@ impl Process {
     }
 
     /// Awaits what depends on it. Its end is the end of that.
-    pub async fn while_alive<T>(&self, depends: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn while_alive<T>(&self, depends: impl Future<Output = Result<T>>) -> Result<T> {
         tokio::select! {
             result = depends => result,
             status = self.exited() => bail!("{} ended with {status}; see {}", self.name, self.log.display()),
@@ -50,19 +50,19 @@ impl Process {
     }
 
     /// Its exit status, once it has ended.
-    pub fn status(&self) -> Option<ExitStatus> {
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
         *self.exited.borrow()
     }
 
     /// Resolves when it has ended.
-    pub async fn exited(&self) -> ExitStatus {
+    pub(crate) async fn exited(&self) -> ExitStatus {
         let mut exited = self.exited.clone();
         // The sender is dropped only after it has sent.
         exited.wait_for(Option::is_some).await.ok().and_then(|status| *status).unwrap_or_default()
     }
 
     /// Sends `signal`, unless it has ended: its id may be another's then.
-    pub fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         if self.status().is_some() {
             return Ok(());
         }
@@ -70,7 +70,7 @@ impl Process {
     }
 
     /// Ends it: politely, and after `grace` for good.
-    pub async fn stop(&self, grace: Duration) -> Result<ExitStatus> {
+    pub(crate) async fn stop(&self, grace: Duration) -> Result<ExitStatus> {
         self.signal(Signal::TERM)?;
         if timeout(grace, self.exited()).await.is_err() {
             self.signal(Signal::KILL)?;
@@ -79,7 +79,7 @@ impl Process {
     }
 
     /// Ends it as a crash or the kernel would.
-    pub async fn kill(&self) -> Result<()> {
+    pub(crate) async fn kill(&self) -> Result<()> {
         self.signal(Signal::KILL)?;
         self.exited().await;
         Ok(())

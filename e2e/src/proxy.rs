@@ -25,7 +25,7 @@ use crate::{
 };
 
 /// Proxies every Service for as long as tasks run.
-pub fn start(api: &Api, hosts: Hosts, tasks: &TaskTracker) {
+pub(crate) fn start(api: &Api, hosts: Hosts, tasks: &TaskTracker) {
     let proxy = Proxy {
         services: api.mirror(SERVICE, tasks),
         slices: api.mirror(ENDPOINT_SLICE, tasks),

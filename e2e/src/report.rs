@@ -24,7 +24,7 @@ struct Figure {
 
 /// Everything that was measured so far.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     figures: Mutex<Vec<Figure>>,
     outcomes: Mutex<Vec<Outcome>>,
 }
@@ -39,7 +39,7 @@ struct Outcome {
 
 impl Report {
     /// Adds measurements of `name` to those that are there.
-    pub fn add(&self, scenario: &str, name: &str, unit: &'static str, samples: &[f64]) {
+    pub(crate) fn add(&self, scenario: &str, name: &str, unit: &'static str, samples: &[f64]) {
         let mut figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         match figures.iter_mut().find(|figure| figure.scenario == scenario && figure.name == name) {
             Some(figure) => figure.samples.extend(samples),
@@ -52,18 +52,18 @@ impl Report {
         }
     }
 
-    pub fn end(&self, scenario: &str, took: Duration, failure: Option<String>) {
+    pub(crate) fn end(&self, scenario: &str, took: Duration, failure: Option<String>) {
         let mut outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.push(Outcome { scenario: scenario.to_owned(), took, failure });
     }
 
     /// Those that failed, with what they say.
-    pub fn failures(&self) -> Vec<(String, String)> {
+    pub(crate) fn failures(&self) -> Vec<(String, String)> {
         let outcomes = self.outcomes.lock().unwrap_or_else(PoisonError::into_inner);
         outcomes.iter().filter_map(|one| Some((one.scenario.clone(), one.failure.clone()?))).collect()
     }
 
-    pub fn table(&self) -> String {
+    pub(crate) fn table(&self) -> String {
         let mut text = format!("{:<34}{:>9}  result\n", "scenario", "seconds");
         for Outcome { scenario, took, failure } in
             self.outcomes.lock().unwrap_or_else(PoisonError::into_inner).iter()
@@ -81,7 +81,7 @@ impl Report {
         text
     }
 
-    pub fn write(&self, path: &Path, keda: &str) -> Result<()> {
+    pub(crate) fn write(&self, path: &Path, keda: &str) -> Result<()> {
         let figures = self.figures.lock().unwrap_or_else(PoisonError::into_inner);
         let figures: Vec<Value> = figures
             .iter()

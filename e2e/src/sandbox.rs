@@ -16,21 +16,21 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 /// Pods get their addresses from here.
-pub const POD_NETWORK: &str = "10.244.0.0/16";
+pub(crate) const POD_NETWORK: &str = "10.244.0.0/16";
 /// Services get their addresses from here.
-pub const SERVICE_NETWORK: &str = "10.96.0.0/16";
+pub(crate) const SERVICE_NETWORK: &str = "10.96.0.0/16";
 
 /// Set for the process inside.
 const INSIDE: &str = "E2E_INSIDE";
 
 /// Whether this process is the one inside.
-pub fn is_inside() -> bool {
+pub(crate) fn is_inside() -> bool {
     env::var_os(INSIDE).is_some()
 }
 
 /// Starts this program anew, inside, in place of this process. A `listener` of the network
 /// outside is passed on; [`inherited_listener`] gives it back.
-pub fn enter(listener: Option<TcpListener>) -> Result<()> {
+pub(crate) fn enter(listener: Option<TcpListener>) -> Result<()> {
     let program = env::current_exe().context("failed to find this program's own file")?;
     let mut unshare = Command::new("unshare");
     if !rustix::process::geteuid().is_root() {
@@ -47,12 +47,12 @@ pub fn enter(listener: Option<TcpListener>) -> Result<()> {
 }
 
 /// The listener that [`enter`] was given.
-pub fn inherited_listener() -> io::Result<TcpListener> {
+pub(crate) fn inherited_listener() -> io::Result<TcpListener> {
     Ok(TcpListener::from(io::stdin().as_fd().try_clone_to_owned()?))
 }
 
 /// Makes the network usable, and mounts a hosts file that [`Hosts`] writes.
-pub fn furnish(folder: &Path) -> Result<Hosts> {
+pub(crate) fn furnish(folder: &Path) -> Result<Hosts> {
     run("ip", &["link", "set", "lo", "up"])?;
     // A route of this kind makes each address of the network one of this machine's.
     for network in [POD_NETWORK, SERVICE_NETWORK] {
@@ -75,11 +75,11 @@ fn run(program: &str, arguments: &[&str]) -> Result<()> {
 
 /// The hosts file inside, in which Services have their names: the cluster's DNS.
 #[derive(Debug)]
-pub struct Hosts(PathBuf);
+pub(crate) struct Hosts(PathBuf);
 
 impl Hosts {
     /// Replaces all names. The file is mounted, so it is written in place.
-    pub fn write(&self, names: impl Iterator<Item = (String, String)>) -> Result<()> {
+    pub(crate) fn write(&self, names: impl Iterator<Item = (String, String)>) -> Result<()> {
         let mut text = "127.0.0.1 localhost\n".to_owned();
         for (address, name) in names {
             let _ = writeln!(text, "{address} {name}");

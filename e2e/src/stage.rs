@@ -14,15 +14,15 @@ use crate::{
 };
 
 /// For what depends on one controller or a few.
-pub const SOON: Duration = Duration::from_secs(30);
+pub(crate) const SOON: Duration = Duration::from_secs(30);
 /// For what takes a restart of something, or several steps.
-pub const LATER: Duration = Duration::from_secs(90);
+pub(crate) const LATER: Duration = Duration::from_secs(90);
 
 const FOR_EVER: Duration = Duration::from_secs(24 * 3600);
 
 /// A scenario's own part of the world.
 #[derive(Clone, Debug)]
-pub struct Stage {
+pub(crate) struct Stage {
     pub world: Arc<World>,
     pub scenario: &'static str,
     /// Its own.
@@ -30,10 +30,10 @@ pub struct Stage {
 }
 
 /// The annotations' common prefix.
-pub const PREFIX: &str = "scaledobject.kaito.sh/";
+pub(crate) const PREFIX: &str = "scaledobject.kaito.sh/";
 
 /// What makes the HPA follow at once instead of in minutes.
-pub const AT_ONCE: [(&str, &str); 5] = [
+pub(crate) const AT_ONCE: [(&str, &str); 5] = [
     ("evaluationwindow", "0"),
     ("scaleupcooldown", "1"),
     ("scaledowncooldown", "1"),
@@ -42,7 +42,7 @@ pub const AT_ONCE: [(&str, &str); 5] = [
 ];
 
 impl Stage {
-    pub async fn set(world: &Arc<World>, scenario: &'static str) -> Result<Self> {
+    pub(crate) async fn set(world: &Arc<World>, scenario: &'static str) -> Result<Self> {
         let namespace = scenario.to_owned();
         world
             .api
@@ -53,7 +53,7 @@ impl Stage {
     }
 
     /// Removes what the scenario made; `wholly` waits until KEDA has let go of it.
-    pub async fn clear(&self, wholly: bool) -> Result<()> {
+    pub(crate) async fn clear(&self, wholly: bool) -> Result<()> {
         self.world.api.delete(&NAMESPACE.named("", &self.namespace)).await?;
         if !wholly {
             return Ok(());
@@ -70,26 +70,26 @@ impl Stage {
         gone.await
     }
 
-    pub fn api(&self) -> &Api {
+    pub(crate) fn api(&self) -> &Api {
         &self.world.api
     }
 
     /// Reports a figure.
-    pub fn figure(&self, name: &str, unit: &'static str, samples: &[f64]) {
+    pub(crate) fn figure(&self, name: &str, unit: &'static str, samples: &[f64]) {
         self.world.report.add(self.scenario, name, unit, samples);
     }
 
-    pub fn model(&self, name: &str) -> Arc<Model> {
+    pub(crate) fn model(&self, name: &str) -> Arc<Model> {
         self.world.models.of(&self.namespace, name)
     }
 
     /// The endpoint picker of an InferenceSet's pool.
-    pub fn gateway(&self, name: &str) -> Arc<Gateway> {
+    pub(crate) fn gateway(&self, name: &str) -> Arc<Gateway> {
         self.world.gateways.of(&self.namespace, &pool(name))
     }
 
     /// Makes an InferenceSet with annotations, whose prefix is left out.
-    pub async fn inference_set(
+    pub(crate) async fn inference_set(
         &self,
         name: &str,
         replicas: u32,
@@ -113,12 +113,12 @@ impl Stage {
 
     /// Makes one that is provisioned for one metric: ten waiting requests a replica, at most
     /// `max` replicas, and an HPA that follows at once.
-    pub async fn annotated(&self, name: &str, max: u32, more: &[(&str, &str)]) -> Result<Arc<Model>> {
+    pub(crate) async fn annotated(&self, name: &str, max: u32, more: &[(&str, &str)]) -> Result<Arc<Model>> {
         self.annotated_with(name, 1, max, more).await
     }
 
     /// The same, with more than one replica to begin with.
-    pub async fn annotated_with(
+    pub(crate) async fn annotated_with(
         &self,
         name: &str,
         replicas: u32,
@@ -134,7 +134,12 @@ impl Stage {
     }
 
     /// Makes a ScaledObject by hand, with one trigger of type external-push.
-    pub async fn scaled_object(&self, name: &str, spec: Value, metadata: &[(&str, &str)]) -> Result<()> {
+    pub(crate) async fn scaled_object(
+        &self,
+        name: &str,
+        spec: Value,
+        metadata: &[(&str, &str)],
+    ) -> Result<()> {
         let mut trigger = json!({
             "scalerAddress": "keda-kaito-scaler-svc.keda.svc.cluster.local:10450",
             "inferenceSetName": name,
@@ -162,9 +167,9 @@ impl Stage {
     }
 
     /// Puts an endpoint picker in front of an InferenceSet, with the names that KAITO gives.
-    pub async fn endpoint_picker(&self, name: &str) -> Result<Arc<Gateway>> {
+    pub(crate) async fn endpoint_picker(&self, name: &str) -> Result<Arc<Gateway>> {
         let pool = pool(name);
-        let service = keda_kaito_scaler::core::cluster::gateway::picker_service(&pool);
+        let service = scaler_core::fleet::services::picker_service(&pool);
         let labels = json!({"inferencepool": pool});
         self.api()
             .apply(&json!({
@@ -189,7 +194,7 @@ impl Stage {
     }
 
     /// Waits until KEDA calls the ScaledObject ready.
-    pub async fn ready(&self, name: &str) -> Result<()> {
+    pub(crate) async fn ready(&self, name: &str) -> Result<()> {
         let object = SCALED_OBJECT.named(&self.namespace, name);
         self.api()
             .until(&object, "is Ready", LATER, |object| {
@@ -200,7 +205,7 @@ impl Stage {
     }
 
     /// Waits until the HPA's metrics say so, as (average value, target).
-    pub async fn hpa_says(&self, name: &str, average: f64, target: f64) -> Result<()> {
+    pub(crate) async fn hpa_says(&self, name: &str, average: f64, target: f64) -> Result<()> {
         let hpa = HPA.named(&self.namespace, &format!("keda-hpa-{name}"));
         let what = format!("says {average}/{target} (avg)");
         self.api()
@@ -218,7 +223,7 @@ impl Stage {
     }
 
     /// Waits until so many replicas are wanted.
-    pub async fn wants(&self, name: &str, replicas: i64, limit: Duration) -> Result<Instant> {
+    pub(crate) async fn wants(&self, name: &str, replicas: i64, limit: Duration) -> Result<Instant> {
         let set = INFERENCE_SET.named(&self.namespace, name);
         let what = format!("wants {replicas} replicas");
         self.api()
@@ -230,7 +235,7 @@ impl Stage {
     }
 
     /// Waits until so many replicas are wanted and ready.
-    pub async fn has(&self, name: &str, replicas: i64) -> Result<()> {
+    pub(crate) async fn has(&self, name: &str, replicas: i64) -> Result<()> {
         let set = INFERENCE_SET.named(&self.namespace, name);
         let what = format!("has {replicas} replicas, all of them ready");
         self.api()
@@ -247,7 +252,7 @@ impl Stage {
 
     /// Sees to it that the wanted replicas stay as they are for `period`: as long as several
     /// rounds of the HPA.
-    pub async fn holds(&self, name: &str, replicas: i64, period: Duration) -> Result<()> {
+    pub(crate) async fn holds(&self, name: &str, replicas: i64, period: Duration) -> Result<()> {
         match timeout(period, self.strays(name, replicas)).await {
             Ok(strayed) => strayed,
             Err(_) => Ok(()),
@@ -255,7 +260,7 @@ impl Stage {
     }
 
     /// Sees to it that the wanted replicas stay as they are while `meanwhile` happens.
-    pub async fn steady<T>(
+    pub(crate) async fn steady<T>(
         &self,
         name: &str,
         replicas: i64,
@@ -280,7 +285,7 @@ impl Stage {
 
     /// What the external metrics API answers for the metric of a ScaledObject whose name has
     /// `part` in it.
-    pub async fn metric_named(&self, name: &str, part: &str) -> Result<f64> {
+    pub(crate) async fn metric_named(&self, name: &str, part: &str) -> Result<f64> {
         let object =
             self.api().get(&SCALED_OBJECT.named(&self.namespace, name)).await?.context("no ScaledObject")?;
         let names = object.pointer("/status/externalMetricNames").and_then(Value::as_array);
@@ -295,13 +300,13 @@ impl Stage {
     }
 
     /// Waits until the external metrics API answers `value` for the one metric.
-    pub async fn metric_is(&self, name: &str, value: f64) -> Result<()> {
+    pub(crate) async fn metric_is(&self, name: &str, value: f64) -> Result<()> {
         self.metric_named_is(name, "", value).await
     }
 
     /// Waits until the external metrics API answers `value` for the metric with `part` in its
     /// name.
-    pub async fn metric_named_is(&self, name: &str, part: &str, value: f64) -> Result<()> {
+    pub(crate) async fn metric_named_is(&self, name: &str, part: &str, value: f64) -> Result<()> {
         until_asked(&format!("external.metrics.k8s.io says {value} for {name} {part}"), SOON, || async {
             let seen = self.metric_named(name, part).await.map_err(|error| format!("{error:#}"))?;
             ((seen - value).abs() < 0.01).then_some(()).ok_or_else(|| seen.to_string())
@@ -310,7 +315,7 @@ impl Stage {
     }
 
     /// Waits until the scaler's own page says so of the target.
-    pub async fn target(
+    pub(crate) async fn target(
         &self,
         name: &str,
         what: &str,
@@ -330,11 +335,11 @@ impl Stage {
 }
 
 fn pool(name: &str) -> String {
-    keda_kaito_scaler::core::cluster::gateway::pool_name(name)
+    scaler_core::fleet::services::pool_name(name)
 }
 
 /// A quantity as Kubernetes writes it, where it is a plain number or in thousandths.
-pub fn quantity(text: &str) -> Option<f64> {
+pub(crate) fn quantity(text: &str) -> Option<f64> {
     match text.strip_suffix('m') {
         Some(thousandths) => thousandths.parse::<f64>().ok().map(|thousandths| thousandths / 1000.0),
         None => match text.strip_suffix('k') {

@@ -21,11 +21,11 @@ const START_LIMIT: Duration = Duration::from_secs(400);
 
 /// What `benches/vllm/setup.sh` installed: a `venv` and a `model`.
 #[derive(Clone, Debug)]
-pub struct Installation(pub PathBuf);
+pub(crate) struct Installation(pub PathBuf);
 
 impl Installation {
     /// Starts a server at `address` and waits until it is healthy.
-    pub async fn start(&self, pod: &str, address: IpAddr, logs: &Path) -> Result<Process> {
+    pub(crate) async fn start(&self, pod: &str, address: IpAddr, logs: &Path) -> Result<Process> {
         let program = self.0.join("venv/bin");
         let mut command = Command::new(program.join("vllm"));
         command.arg("serve").arg(self.0.join("model")).args([
@@ -63,7 +63,7 @@ impl Installation {
 }
 
 /// Has `clients` ask the server at `address` one thing after another, until `stop`.
-pub async fn load(address: IpAddr, clients: usize, stop: CancellationToken) -> Result<u64> {
+pub(crate) async fn load(address: IpAddr, clients: usize, stop: CancellationToken) -> Result<u64> {
     let client = reqwest::Client::builder().no_proxy().build().context("failed to make a client")?;
     let url = format!("http://{address}:5000/v1/completions");
     let mut asking = JoinSet::new();

@@ -30,7 +30,7 @@ use crate::{
 
 /// What a run is made with.
 #[derive(Clone, Debug)]
-pub struct Setup {
+pub(crate) struct Setup {
     pub folders: Folders,
     pub keda: Release,
     /// The program under test.
@@ -45,7 +45,7 @@ pub struct Setup {
 
 /// A cluster with KEDA, KAITO's stand-in and the scaler.
 #[derive(Debug)]
-pub struct World {
+pub(crate) struct World {
     pub setup: Setup,
     pub plane: ControlPlane,
     pub api: Api,
@@ -62,7 +62,12 @@ pub struct World {
 impl World {
     /// Brings up everything, the scaler first: it has to bear that neither KEDA nor KAITO is
     /// there yet.
-    pub async fn start(setup: Setup, hosts: Hosts, report: Arc<Report>, tasks: &TaskTracker) -> Result<Self> {
+    pub(crate) async fn start(
+        setup: Setup,
+        hosts: Hosts,
+        report: Arc<Report>,
+        tasks: &TaskTracker,
+    ) -> Result<Self> {
         let begun = Instant::now();
         let plane = ControlPlane::start(setup.folders.clone()).await?;
         let api = plane.api.clone();
@@ -117,7 +122,7 @@ impl World {
     }
 
     /// Waits until so many of the scaler's pods are available, and no other is left.
-    pub async fn scaler_available(&self, pods: i64) -> Result<()> {
+    pub(crate) async fn scaler_available(&self, pods: i64) -> Result<()> {
         let deployment = DEPLOYMENT.named(keda::NAMESPACE, RELEASE);
         let what = format!("has {pods} pods available, all of the newest revision");
         self.api
@@ -135,21 +140,21 @@ impl World {
     }
 
     /// The scaler's pods by name, with their addresses.
-    pub async fn scaler_pods(&self) -> Result<BTreeMap<String, String>> {
+    pub(crate) async fn scaler_pods(&self) -> Result<BTreeMap<String, String>> {
         let pods = self.api.list(POD, keda::NAMESPACE).await?;
         let own = pods.iter().filter(|pod| label(pod, "app.kubernetes.io/name") == "keda-kaito-scaler");
         Ok(own.map(|pod| (text(pod, "/metadata/name"), text(pod, "/status/podIP"))).collect())
     }
 
     /// What one of the scaler's pods says at a path of its pages.
-    pub async fn page(&self, address: &str, path: &str) -> Result<String> {
+    pub(crate) async fn page(&self, address: &str, path: &str) -> Result<String> {
         let answer =
             reqwest::get(format!("http://{address}:10451{path}")).await.context("the pod does not answer")?;
         answer.error_for_status().context("the pod refuses")?.text().await.context("the pod does not answer")
     }
 
     /// The targets that any of the scaler's pods serves, with the pod that does.
-    pub async fn targets(&self) -> Result<Vec<(String, Value)>> {
+    pub(crate) async fn targets(&self) -> Result<Vec<(String, Value)>> {
         let mut targets = vec![];
         for (pod, address) in self.scaler_pods().await? {
             // One that starts or ends serves nobody.
@@ -161,7 +166,7 @@ impl World {
     }
 
     /// How many StreamIsActive calls each of the scaler's pods serves.
-    pub async fn streams(&self) -> Result<BTreeMap<String, u64>> {
+    pub(crate) async fn streams(&self) -> Result<BTreeMap<String, u64>> {
         let mut streams = BTreeMap::new();
         for (pod, address) in self.scaler_pods().await? {
             // One that starts or ends serves nobody.
@@ -173,7 +178,7 @@ impl World {
     }
 
     /// Waits until KEDA has a stream open for each ScaledObject, whichever pod serves it.
-    pub async fn streams_are_open(&self, limit: Duration) -> Result<Instant> {
+    pub(crate) async fn streams_are_open(&self, limit: Duration) -> Result<Instant> {
         until_asked("KEDA has a stream open for each ScaledObject", limit, || async {
             let objects = self.api.list(SCALED_OBJECT, "").await.map_err(|error| format!("{error:#}"))?;
             let live = |object: &&Value| object.pointer("/metadata/deletionTimestamp").is_none();
@@ -187,7 +192,7 @@ impl World {
 
     /// Does something under which the scaler may be refused: its rights are taken, or the API
     /// server starts and does not know anybody's yet.
-    pub async fn excused<T>(&self, meanwhile: impl Future<Output = Result<T>>) -> Result<T> {
+    pub(crate) async fn excused<T>(&self, meanwhile: impl Future<Output = Result<T>>) -> Result<T> {
         let begun = jiff::Timestamp::now();
         let done = meanwhile.await;
         let mut excuses = self.excuses.lock().unwrap_or_else(PoisonError::into_inner);
@@ -196,7 +201,7 @@ impl World {
     }
 
     /// What in the scaler's logs must not be there: refused calls and panics.
-    pub fn complaints(&self) -> Result<Vec<String>> {
+    pub(crate) fn complaints(&self) -> Result<Vec<String>> {
         let mut found = vec![];
         let excuses = self.excuses.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let logs = &self.setup.folders.logs;
@@ -228,7 +233,7 @@ impl World {
 }
 
 /// Waits until pods may be made in `namespace`.
-pub async fn account(api: &Api, namespace: &str) -> Result<()> {
+pub(crate) async fn account(api: &Api, namespace: &str) -> Result<()> {
     let account = SERVICE_ACCOUNT.named(namespace, "default");
     api.until(&account, "exists", SOON, |account| account.map(drop).ok_or_else(|| "not there".into())).await
 }

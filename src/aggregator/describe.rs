@@ -5,10 +5,8 @@ use std::fmt::Write as _;
 use serde::Serialize;
 
 use super::{Aggregator, gateway::GatewayState, group::Group};
-use crate::{
-    core::{sample, trigger::Rule, wake::Reading},
-    targets::Target,
-};
+use crate::targets::Target;
+use scaler_core::{config::trigger::Rule, page::sample, wake::Reading};
 
 /// One target. The field names are an interface that tests and dashboards rely on.
 #[derive(Clone, Debug, Serialize)]
@@ -73,8 +71,11 @@ impl<S> Aggregator<S> {
             why.push_str("; the wake-up source can't be read: ");
             why.push_str(&fault.explain(&reading.source, None));
         }
-        let eta =
-            group.pods().iter().filter_map(crate::core::pod::Pod::download_remaining).fold(0.0, f64::max);
+        let eta = group
+            .pods()
+            .iter()
+            .filter_map(scaler_core::endpoint::pod::Pod::download_remaining)
+            .fold(0.0, f64::max);
         if eta > 0.0 {
             let _ = write!(why, "; the model is downloaded in {eta:.0} s");
         }
@@ -102,7 +103,7 @@ impl<S> Aggregator<S> {
             Rule::Single { metric, .. } => Some(metric),
             Rule::Policy(policy) => policy.metrics.first().map(|metric| &metric.name),
         };
-        let describe = |pod: &crate::core::pod::Pod| {
+        let describe = |pod: &scaler_core::endpoint::pod::Pod| {
             let latest = pod.latest();
             let reading = latest.zip(metric).and_then(|((_, sample), metric)| sample.reading(metric));
             DescribedEndpoint {
@@ -118,7 +119,7 @@ impl<S> Aggregator<S> {
                     _ => None,
                 },
                 age_seconds: latest.map(|(at, _)| now.saturating_since(at).as_secs_f64()),
-                page: pod.page().map(crate::core::page_choice::PageKind::as_str),
+                page: pod.page().map(scaler_core::endpoint::page_choice::PageKind::as_str),
                 last_error: pod.last_error().map(str::to_owned),
             }
         };
@@ -126,7 +127,7 @@ impl<S> Aggregator<S> {
     }
 }
 
-fn rfc3339(moment: crate::core::time::Moment) -> Option<String> {
+fn rfc3339(moment: scaler_core::time::Moment) -> Option<String> {
     let since_unix = moment.since_unix().try_into().ok()?;
     Some(jiff::Timestamp::from_duration(since_unix).ok()?.to_string())
 }

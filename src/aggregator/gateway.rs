@@ -6,25 +6,20 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    core::{
-        fleet::InferenceSet,
-        gateway::GatewaySample,
-        names::InferenceSetKey,
-        pod::REJECTION_SPAN,
-        sample::Histogram,
-        staleness::staleness_limit,
-        time::Moment,
-        trigger::WakeSource,
-        wake::{Fault, Reading, Source},
-        window::Window,
-    },
-    wake::{SourcePlan, SourceReport, TIMEOUT},
+use crate::wake::{SourcePlan, SourceReport, TIMEOUT};
+use scaler_core::{
+    config::trigger::WakeSource,
+    endpoint::{pod::REJECTION_SPAN, staleness::staleness_limit, window::Window},
+    fleet::model::InferenceSet,
+    names::InferenceSetKey,
+    page::{picker::GatewaySample, sample::Histogram},
+    time::Moment,
+    wake::{Fault, Reading, Source},
 };
 
 /// Every source that is read, by whom, and what it says.
 #[derive(Debug, Default)]
-pub struct Gateways {
+pub(super) struct Gateways {
     by_set: HashMap<InferenceSetKey, Readings>,
     sources: HashMap<Source, Readers>,
 }
@@ -55,7 +50,7 @@ impl Readers {
 impl Gateways {
     /// Reads `readings` for a set from now on, and no others. Gives back what that changes for
     /// the sources.
-    pub fn follow(
+    pub(super) fn follow(
         &mut self,
         set: &InferenceSetKey,
         readings: BTreeSet<Reading>,
@@ -105,7 +100,7 @@ impl Gateways {
     }
 
     /// Takes in what came of a reading. Gives back for whom it was.
-    pub fn take(&mut self, report: SourceReport) -> impl Iterator<Item = &InferenceSetKey> {
+    pub(super) fn take(&mut self, report: SourceReport) -> impl Iterator<Item = &InferenceSetKey> {
         let readers = self.sources.get_mut(&report.source);
         if let Some(readers) = readers {
             match report.outcome {
@@ -129,7 +124,7 @@ impl Gateways {
 
     /// What is read for `set` where its user has `named` a source; `None` where nothing is.
     #[must_use]
-    pub fn of(&self, set: &InferenceSet, named: Option<&WakeSource>) -> Option<&GatewayState> {
+    pub(super) fn of(&self, set: &InferenceSet, named: Option<&WakeSource>) -> Option<&GatewayState> {
         let reading = Reading::of(set, named)?;
         self.sources.get(&reading.source)?.states.get(&reading.pool)
     }
@@ -141,7 +136,7 @@ fn reads(mine: &Readings, source: &Source) -> bool {
 
 /// What one pool's series on one page say. Nothing is known before the first reading.
 #[derive(Debug)]
-pub struct GatewayState {
+pub(super) struct GatewayState {
     latest: Option<(Moment, GatewaySample)>,
     refusals: Window,
     fault: Option<Fault>,
@@ -178,7 +173,7 @@ impl GatewayState {
 
     /// Requests held, and refused over the last 30 s; `None` where that is unknown.
     #[must_use]
-    pub fn demand(&self, now: Moment) -> Option<f64> {
+    pub(super) fn demand(&self, now: Moment) -> Option<f64> {
         let (at, sample) = self.latest?;
         if now.saturating_since(at) >= self.staleness {
             return None;
@@ -189,17 +184,17 @@ impl GatewayState {
 
     /// When the newest sample was read.
     #[must_use]
-    pub fn newest(&self) -> Option<Moment> {
+    pub(super) fn newest(&self) -> Option<Moment> {
         self.latest.map(|(at, _)| at)
     }
 
     #[must_use]
-    pub fn was_tried(&self) -> bool {
+    pub(super) fn was_tried(&self) -> bool {
         self.tried
     }
 
     #[must_use]
-    pub fn fault(&self) -> Option<&Fault> {
+    pub(super) fn fault(&self) -> Option<&Fault> {
         self.fault.as_ref()
     }
 }
@@ -207,7 +202,7 @@ impl GatewayState {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::fleet::Gateway;
+    use scaler_core::fleet::model::Gateway;
 
     const AT: Moment = Moment::from_unix(Duration::from_secs(1_000));
 

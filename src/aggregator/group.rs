@@ -4,29 +4,33 @@ use std::{collections::HashMap, sync::Arc, time::Duration};
 
 use super::gateway::{GatewayState, Gateways};
 use crate::{
-    core::{
-        activation::Activation,
-        evaluate::{self, Observed},
-        fleet::{InferenceSet, Readiness, short_since},
-        names::{InferenceSetKey, PodUid},
-        pod::{Phase, Pod, WindowKey},
-        push::{PushState, Wait},
-        snapshot::{Snapshot, Unavailable},
-        staleness::staleness_limit,
-        time::Moment,
-        trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
-        trouble::{ToldStuck, Trouble},
-        vllm::{SharedWanted, Wanted},
-        wake::Source,
-    },
     scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     targets::Target,
     wake::SourcePlan,
 };
+use scaler_core::{
+    config::trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
+    decision::{
+        activation::Activation,
+        evaluate::{self, Observed},
+        push::{PushState, Wait},
+        snapshot::{Snapshot, Unavailable},
+        warning::{ToldStuck, Trouble},
+    },
+    endpoint::{
+        pod::{Phase, Pod, WindowKey},
+        staleness::staleness_limit,
+    },
+    fleet::model::{InferenceSet, Readiness, short_since},
+    names::{InferenceSetKey, PodUid},
+    page::{SharedWanted, Wanted},
+    time::Moment,
+    wake::Source,
+};
 
 /// Which endpoints a target reads: two targets with the same key share every scrape.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct GroupKey {
+pub(super) struct GroupKey {
     pub set: InferenceSetKey,
     pub page: Arc<PageSource>,
 }
@@ -58,7 +62,7 @@ struct Member {
 /// Endpoints that are scraped together, and the targets that read them. Owned by the
 /// aggregator.
 #[derive(Debug)]
-pub struct Group {
+pub(super) struct Group {
     key: GroupKey,
     set: Option<InferenceSet>,
     pods: Vec<Pod>,
@@ -77,7 +81,7 @@ pub struct Group {
 
 /// What one evaluation of a group changed.
 #[derive(Debug, Default)]
-pub struct Evaluation {
+pub(super) struct Evaluation {
     /// When to evaluate again, if nothing else happens.
     pub again_at: Option<Moment>,
     /// By how much the number of endpoints in each phase changed, in the order of
@@ -95,7 +99,7 @@ const UNPACED: usize = 200;
 
 impl Group {
     #[must_use]
-    pub fn new(key: GroupKey, shared: &mut SharedWanted) -> Self {
+    pub(super) fn new(key: GroupKey, shared: &mut SharedWanted) -> Self {
         Self {
             key,
             set: None,
@@ -114,31 +118,31 @@ impl Group {
     }
 
     #[must_use]
-    pub fn key(&self) -> &GroupKey {
+    pub(super) fn key(&self) -> &GroupKey {
         &self.key
     }
 
     #[must_use]
-    pub fn is_empty(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.members.is_empty()
     }
 
     #[must_use]
-    pub fn pods(&self) -> &[Pod] {
+    pub(super) fn pods(&self) -> &[Pod] {
         &self.pods
     }
 
     #[must_use]
-    pub fn staleness(&self) -> Duration {
+    pub(super) fn staleness(&self) -> Duration {
         staleness_limit(self.interval, self.key.page.timeout)
     }
 
-    pub fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+    pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         self.members.iter().map(|member| &member.target)
     }
 
     /// Takes a target in.
-    pub fn join(
+    pub(super) fn join(
         &mut self,
         target: Arc<Target>,
         now: Moment,
@@ -156,7 +160,12 @@ impl Group {
     }
 
     /// Lets a target go. A group without targets is scraped no more.
-    pub fn leave(&mut self, target: &Arc<Target>, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
+    pub(super) fn leave(
+        &mut self,
+        target: &Arc<Target>,
+        shared: &mut SharedWanted,
+        scraper: &mut impl Scraper,
+    ) {
         self.members.retain(|member| !Arc::ptr_eq(&member.target, target));
         if self.members.is_empty() {
             for pod in &self.pods {
@@ -218,7 +227,7 @@ impl Group {
 
     /// Takes in what discovery says of the InferenceSet; `None` where it is gone. Samples of
     /// pods that stay are kept.
-    pub fn observe(&mut self, set: Option<&InferenceSet>, now: Moment, scraper: &mut impl Scraper) {
+    pub(super) fn observe(&mut self, set: Option<&InferenceSet>, now: Moment, scraper: &mut impl Scraper) {
         let endpoints = set.map_or(&[][..], |set| &set.endpoints);
         let mut before: HashMap<PodUid, Pod> =
             self.pods.drain(..).map(|pod| (pod.endpoint.uid.clone(), pod)).collect();
@@ -257,7 +266,7 @@ impl Group {
     }
 
     /// Takes in a scrape. False where the endpoint is no longer one of ours.
-    pub fn scraped(&mut self, report: ScrapeReport) -> bool {
+    pub(super) fn scraped(&mut self, report: ScrapeReport) -> bool {
         let staleness = self.staleness();
         self.newest = self.newest.max(Some(report.at));
         let index = self.by_uid.get(&report.id.uid);
@@ -284,7 +293,7 @@ impl Group {
 
     /// When the group may be evaluated: at once, but for groups of many endpoints.
     #[must_use]
-    pub fn due(&self, now: Moment) -> Moment {
+    pub(super) fn due(&self, now: Moment) -> Moment {
         if self.pods.len() <= UNPACED {
             return now;
         }
@@ -295,7 +304,7 @@ impl Group {
     /// Decides about every target of the group and publishes the decisions.
     ///
     /// `heard`: when discovery was last heard from, `None` before its first word.
-    pub fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateways: &Gateways) -> Evaluation {
+    pub(super) fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateways: &Gateways) -> Evaluation {
         self.evaluated = Some(now);
         let newest = self.newest.take();
         let mut evaluation = Evaluation::default();
@@ -355,7 +364,7 @@ impl Group {
     }
 
     /// Takes the group's endpoints out of the counts by phase.
-    pub fn forget_phases(&mut self) -> [i64; Phase::ALL.len()] {
+    pub(super) fn forget_phases(&mut self) -> [i64; Phase::ALL.len()] {
         std::mem::take(&mut self.phases).map(|count| -count)
     }
 

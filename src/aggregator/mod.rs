@@ -32,21 +32,20 @@ use self::{
     group::{Group, GroupKey},
 };
 use crate::{
-    clock::Clock,
-    core::{
-        evaluate::WATCH_SILENCE,
-        fleet::{FleetEvent, InferenceSet},
-        names::InferenceSetKey,
-        pod::Phase,
-        time::Moment,
-        trouble::Trouble,
-        vllm::SharedWanted,
-        wake::Reading,
-    },
     metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
     scrape::ScrapeReport,
     targets::{Target, Targets},
     wake::SourceReport,
+};
+use clock::Clock;
+use scaler_core::{
+    decision::{evaluate::WATCH_SILENCE, warning::Trouble},
+    endpoint::pod::Phase,
+    fleet::model::{FleetEvent, InferenceSet},
+    names::InferenceSetKey,
+    page::SharedWanted,
+    time::Moment,
+    wake::Reading,
 };
 
 /// What the serving side tells the aggregator.

@@ -7,19 +7,25 @@ use std::{
 
 use super::*;
 use crate::{
-    core::{
-        activation::{Activity, Cause},
-        fleet::{Endpoint, Gateway, Readiness},
-        gateway::GatewaySample,
-        names::PodUid,
-        page_choice::PageKind,
-        push::{PushCause, Pusher},
-        sample::{PodDemand, PodSample, Reading},
-        tenancy::Tenancy,
-        wake::Source,
-    },
     scrape::{ScrapeError, ScrapeId, ScrapePlan, Scraped},
     wake::SourcePlan,
+};
+use scaler_core::{
+    decision::{
+        activation::{Activity, Cause},
+        push::{PushCause, Pusher},
+    },
+    endpoint::page_choice::PageKind,
+    fleet::{
+        model::{Endpoint, Gateway, Readiness},
+        tenancy::Tenancy,
+    },
+    names::PodUid,
+    page::{
+        picker::GatewaySample,
+        sample::{PodDemand, PodSample, Reading},
+    },
+    wake::Source,
 };
 
 /// What the aggregator has asked to be scraped.
@@ -148,7 +154,7 @@ impl Rig {
         let outcome = waiting.map(|waiting| Scraped {
             sample: PodSample {
                 readings: vec![(
-                    crate::core::names::MetricName::parse("vllm:num_requests_waiting").unwrap(),
+                    scaler_core::names::MetricName::parse("vllm:num_requests_waiting").unwrap(),
                     Reading::Value(waiting),
                 )],
                 demand: PodDemand { waiting: Some(waiting), running: Some(0.0), rejected_total: 0.0 },

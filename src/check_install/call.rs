@@ -15,10 +15,8 @@ use tonic::{
     transport::{Endpoint, Uri},
 };
 
-use crate::{
-    error_chain,
-    proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient},
-};
+use crate::error_chain;
+use keda_proto::{ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 
 #[derive(Debug, Error)]
 pub(super) enum CallError {

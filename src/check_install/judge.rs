@@ -6,15 +6,13 @@ use k8s_openapi::api::core::v1::{EnvVar, Pod, Service};
 use kube::{ResourceExt as _, api::DynamicObject};
 
 use super::{Finding, Installation};
-use crate::{
-    core::{
-        cert::{DAY, Role},
-        time::Moment,
-    },
-    pki::{
-        authentication::{NAME, references, refers_to},
-        chain::Chain,
-    },
+use crate::pki::{
+    authentication::{NAME, references, refers_to},
+    chain::Chain,
+};
+use scaler_core::{
+    cert::{DAY, Role},
+    time::Moment,
 };
 
 /// The label by which every way of installing KEDA marks its operator.

@@ -9,20 +9,20 @@ use tonic::service::Routes;
 use super::*;
 use crate::{
     aggregator::Command,
-    clock::Clock,
-    fake_api::FakeApi,
     metrics::Metrics,
     pki::{
         testing::{YEAR, founded, now},
         tls::server_config,
     },
-    proto::external_scaler_server::ExternalScalerServer,
     serve::{
         listener::{Limits, Listener, Security, Serving},
         scaler::Scaler,
     },
     targets::Targets,
 };
+use clock::Clock;
+use keda_proto::external_scaler_server::ExternalScalerServer;
+use sim::fake_api::FakeApi;
 
 const OPERATOR: &str = "/api/v1/namespaces/keda-system/pods/keda-operator-1";
 const SECRETS: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler";
@@ -47,7 +47,7 @@ impl Installed {
 
         let clock = Clock::start();
         let (sender, commands) = mpsc::unbounded_channel();
-        let targets = Targets::new(sender, clock, crate::core::tenancy::Tenancy::OwnNamespace);
+        let targets = Targets::new(sender, clock, scaler_core::fleet::tenancy::Tenancy::OwnNamespace);
         let metrics = Metrics::new(targets.clone(), clock);
         let scaler = Scaler::new(targets, clock, metrics, Duration::ZERO, CancellationToken::new());
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();

@@ -17,14 +17,14 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::{
-    clock::Clock,
-    core::{
-        cluster::gateway::pool_name,
-        fleet::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
-        names::{InferenceSetKey, PodUid},
-        time::Moment,
+use clock::Clock;
+use scaler_core::{
+    fleet::{
+        model::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
+        services::pool_name,
     },
+    names::{InferenceSetKey, PodUid},
+    time::Moment,
 };
 
 #[derive(Debug, Error)]

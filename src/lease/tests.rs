@@ -2,7 +2,7 @@ use serde_json::json;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::fake_api::FakeApi;
+use sim::fake_api::FakeApi;
 
 const PATH: &str = "/apis/coordination.k8s.io/v1/namespaces/keda/leases/keda-kaito-scaler";
 

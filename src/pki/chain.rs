@@ -15,7 +15,7 @@ use rustls::{
 use x509_parser::prelude::{ASN1Time, FromDer as _, GeneralName, X509Certificate};
 
 use super::pem;
-use crate::core::{
+use scaler_core::{
     cert::{Ca, Fingerprint, Flaw, Leaf, LeafState, Observed, Role, Validity},
     time::Moment,
 };

@@ -14,7 +14,7 @@ use super::{
     chain::{CA_CERTIFICATES, CaMaterial, Chain, Contents, LEGACY_CA_KEY, leaf_keys},
     pem,
 };
-use crate::core::{
+use scaler_core::{
     cert::{Fingerprint, Plan, Policy, Role, ca_life},
     time::Moment,
 };

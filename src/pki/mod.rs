@@ -1,6 +1,6 @@
 //! Certificates: read from Secrets, judged, minted, served and renewed without a restart.
 //!
-//! [`chain`] reads what a Secret holds, [`crate::core::cert`] decides what to do about it,
+//! [`chain`] reads what a Secret holds, [`scaler_core::cert`] decides what to do about it,
 //! [`mint`] makes what was decided, [`tls`] turns chains into a server configuration, and
 //! [`store`] moves all of it between the API server and the listener. [`authentication`] keeps
 //! the object through which KEDA finds the Secrets.

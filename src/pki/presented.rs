@@ -12,10 +12,8 @@ use std::{
 use tokio::sync::Notify;
 
 use super::chain::expiry;
-use crate::{
-    core::{cert::DAY, time::Moment},
-    serve::listener::{Observe, Peer},
-};
+use crate::serve::listener::{Observe, Peer};
+use scaler_core::{cert::DAY, time::Moment};
 
 /// How long before its end a client certificate in use is warned about.
 pub const WARN_AHEAD: Duration = Duration::from_secs(30 * DAY.as_secs());
@@ -83,13 +81,11 @@ impl Observe for Presented {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        core::cert::Role,
-        pki::{
-            pem,
-            testing::{YEAR, founded, now},
-        },
+    use crate::pki::{
+        pem,
+        testing::{YEAR, founded, now},
     };
+    use scaler_core::cert::Role;
 
     #[tokio::test]
     async fn the_first_end_is_that_of_live_connections() {

@@ -33,7 +33,7 @@ use super::{
     presented::{Presented, WARN_AHEAD},
     tls::server_config,
 };
-use crate::core::{
+use scaler_core::{
     cert::{DAY, Fingerprint, Policy, Role, server_names},
     time::Moment,
 };

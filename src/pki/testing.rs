@@ -10,12 +10,10 @@ use super::{
     mint::carry_out,
     pem,
 };
-use crate::{
-    clock::Clock,
-    core::{
-        cert::{Plan, Policy, Reason, Role, server_names},
-        time::Moment,
-    },
+use clock::Clock;
+use scaler_core::{
+    cert::{Plan, Policy, Reason, Role, server_names},
+    time::Moment,
 };
 
 /// What the existing scaler leaves behind (`tests/data/pki/make.go`).

@@ -11,7 +11,7 @@ use rustls::{
 use thiserror::Error;
 
 use super::chain::Chain;
-use crate::core::time::Moment;
+use scaler_core::time::Moment;
 
 #[derive(Debug, Error)]
 pub enum TlsError {

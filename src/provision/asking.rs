@@ -10,10 +10,9 @@ use std::{
 
 use tokio::{sync::watch, time::Instant};
 
-use crate::core::{
-    annotations::Wake,
+use scaler_core::{
+    config::{annotations::Wake, trigger::WakeSource},
     names::InferenceSetKey,
-    trigger::WakeSource,
     wake::{Answers, Asked},
 };
 
@@ -44,13 +43,13 @@ pub(super) struct Asking {
 }
 
 impl Asking {
-    pub fn new(mut channels: WakeSources) -> Self {
+    pub(super) fn new(mut channels: WakeSources) -> Self {
         let seen = channels.answers.borrow_and_update().clone();
         Self { channels, asked: BTreeMap::new(), since: HashMap::new(), seen, unpublished: false }
     }
 
     /// What is known of the wake-up source of `set`.
-    pub fn known(&self, set: &InferenceSetKey) -> Wake {
+    pub(super) fn known(&self, set: &InferenceSetKey) -> Wake {
         match self.seen.get(set) {
             Some(readability) => Wake::Tried(readability.clone()),
             None => Wake::Untried {
@@ -60,7 +59,7 @@ impl Asking {
     }
 
     /// Asks about `set` from now on, or no longer. True where the question is new.
-    pub fn ask(&mut self, set: &InferenceSetKey, question: Option<Question>) -> bool {
+    pub(super) fn ask(&mut self, set: &InferenceSetKey, question: Option<Question>) -> bool {
         let Some(Question(named)) = question else {
             self.since.remove(set);
             self.unpublished |= self.asked.remove(set).is_some();
@@ -76,7 +75,7 @@ impl Asking {
     }
 
     /// Sends out the questions, where they have changed.
-    pub fn publish(&mut self) {
+    pub(super) fn publish(&mut self) {
         if std::mem::take(&mut self.unpublished) {
             self.channels.asked.send_replace(Arc::new(self.asked.clone()));
         }
@@ -84,7 +83,7 @@ impl Asking {
 
     /// Waits for other answers, and gives the InferenceSets whose answer is another. Loses
     /// nothing where it is dropped.
-    pub async fn answered(&mut self) -> Vec<InferenceSetKey> {
+    pub(super) async fn answered(&mut self) -> Vec<InferenceSetKey> {
         if self.channels.answers.changed().await.is_err() {
             // Whoever tried them has gone: what is known stays.
             pending::<()>().await;

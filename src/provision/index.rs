@@ -9,7 +9,7 @@ use super::{
     observed::{Hpa, InferenceSet, MultiRoleInference, ScaledObject, Workspace},
     served::Served,
 };
-use crate::core::names::InferenceSetKey;
+use scaler_core::names::InferenceSetKey;
 
 /// One kind of object, as much of it as provisioning reads.
 pub(super) trait Observed: Sized + PartialEq {
@@ -48,7 +48,7 @@ pub(super) struct Index {
 }
 
 impl Index {
-    pub fn new(served: &Served) -> Self {
+    pub(super) fn new(served: &Served) -> Self {
         Self {
             inference_sets: Collection::new(false),
             workspaces: Collection::new(served.workspaces.is_none()),
@@ -60,7 +60,7 @@ impl Index {
 
     /// Whether everything was listed once. Before that nothing may be planned: what looks
     /// absent may just not have come yet.
-    pub fn is_complete(&self) -> bool {
+    pub(super) fn is_complete(&self) -> bool {
         self.inference_sets.complete
             && self.workspaces.complete
             && self.multi_role_inferences.complete
@@ -76,17 +76,17 @@ impl<T: Observed> Collection<T> {
     }
 
     /// The objects that concern an InferenceSet, by name.
-    pub fn of(&self, set: &InferenceSetKey) -> impl Iterator<Item = &T> {
+    pub(super) fn of(&self, set: &InferenceSetKey) -> impl Iterator<Item = &T> {
         self.concerning.get(set).into_iter().flatten().filter_map(|key| self.objects.get(key))
     }
 
     /// Every InferenceSet that an object of this kind concerns.
-    pub fn concerned(&self) -> impl Iterator<Item = InferenceSetKey> {
+    pub(super) fn concerned(&self) -> impl Iterator<Item = InferenceSetKey> {
         self.concerning.keys().cloned()
     }
 
     /// Takes in what the watch says; gives the InferenceSets whose plan may have changed.
-    pub fn take(&mut self, event: Event<DynamicObject>) -> Vec<InferenceSetKey> {
+    pub(super) fn take(&mut self, event: Event<DynamicObject>) -> Vec<InferenceSetKey> {
         match event {
             Event::Apply(object) => self.observe(object),
             Event::Delete(object) => self.replace(object_key(&object), None),
@@ -115,12 +115,12 @@ impl<T: Observed> Collection<T> {
 
     /// Takes in one object as it is now: the answer to a request, which may be ahead of the
     /// watch.
-    pub fn observe(&mut self, object: DynamicObject) -> Vec<InferenceSetKey> {
+    pub(super) fn observe(&mut self, object: DynamicObject) -> Vec<InferenceSetKey> {
         self.replace(object_key(&object), T::read(object))
     }
 
     /// An object is gone.
-    pub fn remove(&mut self, namespace: &str, name: &str) -> Vec<InferenceSetKey> {
+    pub(super) fn remove(&mut self, namespace: &str, name: &str) -> Vec<InferenceSetKey> {
         self.replace((namespace.to_owned(), name.to_owned()), None)
     }
 

@@ -2,10 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::{
-    core::names::InferenceSetKey,
-    metrics::{Metrics, ProblemLabels},
-};
+use crate::metrics::{Metrics, ProblemLabels};
+use scaler_core::names::InferenceSetKey;
 
 /// The object that an event is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,12 +37,12 @@ pub(super) struct Notices {
 }
 
 impl Notices {
-    pub fn new(metrics: Metrics) -> Self {
+    pub(super) fn new(metrics: Metrics) -> Self {
         Self { standing: HashMap::new(), metrics }
     }
 
     /// `current` is everything that stands from now on. Gives what was not told yet.
-    pub fn replace(&mut self, set: &InferenceSetKey, current: Vec<Notice>) -> Vec<Notice> {
+    pub(super) fn replace(&mut self, set: &InferenceSetKey, current: Vec<Notice>) -> Vec<Notice> {
         let old = self.standing.remove(set).unwrap_or_default();
         for standing in &old {
             self.gauge(&standing.notice).dec();
@@ -66,14 +64,14 @@ impl Notices {
     }
 
     /// These became events.
-    pub fn told(&mut self, set: &InferenceSetKey, told: &[Notice]) {
+    pub(super) fn told(&mut self, set: &InferenceSetKey, told: &[Notice]) {
         for standing in self.standing.get_mut(set).into_iter().flatten() {
             standing.told |= told.contains(&standing.notice);
         }
     }
 
     /// This no longer stands.
-    pub fn retract(&mut self, set: &InferenceSetKey, notice: &Notice) {
+    pub(super) fn retract(&mut self, set: &InferenceSetKey, notice: &Notice) {
         let Some(standing) = self.standing.get_mut(set) else { return };
         let before = standing.len();
         standing.retain(|standing| standing.notice != *notice);

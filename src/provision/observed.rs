@@ -7,8 +7,8 @@ use kube::core::DynamicObject;
 use serde_json::Value;
 
 use super::index::Observed;
-use crate::core::{
-    annotations::{PREFIX, Role},
+use scaler_core::{
+    config::annotations::{PREFIX, Role},
     names::InferenceSetKey,
 };
 
@@ -55,7 +55,7 @@ pub(super) struct ScaledObject(pub Value);
 pub(super) struct Hpa(pub Value);
 
 impl MultiRoleInference {
-    pub fn fixed_replicas(&self, role: Role) -> Option<u32> {
+    pub(super) fn fixed_replicas(&self, role: Role) -> Option<u32> {
         Role::ALL.iter().position(|it| *it == role).and_then(|at| self.fixed[at])
     }
 }

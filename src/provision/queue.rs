@@ -8,7 +8,7 @@ use std::{
 use futures::StreamExt;
 use tokio_util::time::DelayQueue;
 
-use crate::core::names::InferenceSetKey;
+use scaler_core::names::InferenceSetKey;
 
 /// The pause after the first failure; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ pub(super) enum Verdict {
 
 impl Queue {
     /// Adds an InferenceSet; a change is worth a try even within a pause.
-    pub fn add(&mut self, set: InferenceSetKey) {
+    pub(super) fn add(&mut self, set: InferenceSetKey) {
         if self.working.contains(&set) {
             self.again.insert(set);
         } else if self.is_ready.insert(set.clone()) {
@@ -50,23 +50,23 @@ impl Queue {
     }
 
     /// Adds an InferenceSet later.
-    pub fn add_after(&mut self, set: InferenceSetKey, pause: Duration) {
+    pub(super) fn add_after(&mut self, set: InferenceSetKey, pause: Duration) {
         self.paused.insert(set, pause);
     }
 
-    pub fn has_ready(&self) -> bool {
+    pub(super) fn has_ready(&self) -> bool {
         !self.ready.is_empty()
     }
 
     /// The next InferenceSet, which counts as worked on until [`Self::finish`].
-    pub fn start(&mut self) -> Option<InferenceSetKey> {
+    pub(super) fn start(&mut self) -> Option<InferenceSetKey> {
         let set = self.ready.pop_front()?;
         self.is_ready.remove(&set);
         self.working.insert(set.clone());
         Some(set)
     }
 
-    pub fn finish(&mut self, set: &InferenceSetKey, verdict: Verdict) {
+    pub(super) fn finish(&mut self, set: &InferenceSetKey, verdict: Verdict) {
         self.working.remove(set);
         let mut again = self.again.remove(set);
         if verdict == Verdict::Done {
@@ -89,7 +89,7 @@ impl Queue {
 
     /// Waits for the end of a pause and makes that InferenceSet ready. For ever where there
     /// is none. Loses nothing where it is dropped.
-    pub async fn end_of_pause(&mut self) {
+    pub(super) async fn end_of_pause(&mut self) {
         match self.paused.next().await {
             Some(expired) => self.add(expired.into_inner()),
             None => std::future::pending().await,

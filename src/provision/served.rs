@@ -64,7 +64,7 @@ pub(super) async fn wait_for_served(client: &Client) -> Served {
 impl Served {
     /// Resolves once the API server serves something else: a newer version, or one of the
     /// resources no longer.
-    pub async fn changed(&self, client: &Client) {
+    pub(super) async fn changed(&self, client: &Client) {
         loop {
             tokio::time::sleep(RECHECK).await;
             match look(client).await {

@@ -18,9 +18,9 @@ use super::{
     watch::watch,
     write::{End, Work, Writer, Written},
 };
-use crate::core::{
+use scaler_core::{
     names::InferenceSetKey,
-    scaledobject::{Action, Plan},
+    provision::{Action, Plan},
 };
 
 /// How many InferenceSets are worked on at a time.
@@ -41,7 +41,7 @@ pub(super) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    pub fn new(provisioner: &'a Provisioner, served: &'a Served) -> Self {
+    pub(super) fn new(provisioner: &'a Provisioner, served: &'a Served) -> Self {
         let Provisioner { client, instance, metrics, writes_per_second, .. } = provisioner;
         Self {
             writer: Writer::new(
@@ -63,7 +63,7 @@ impl<'a> Session<'a> {
     }
 
     /// Never ends by itself.
-    pub async fn run(mut self) -> Infallible {
+    pub(super) async fn run(mut self) -> Infallible {
         let mut changes = watch(&self.provisioner.client, self.served);
         let mut announced = false;
         loop {

@@ -12,10 +12,10 @@ use super::{
     observed::{InferenceSet, MultiRoleInference},
     served::Served,
 };
-use crate::core::{
-    annotations::{Decision, Facts, Source, Wake, decide, sleepless},
+use scaler_core::{
+    config::annotations::{Decision, Facts, Source, Wake, decide, sleepless},
     names::InferenceSetKey,
-    scaledobject::{
+    provision::{
         self, Action, Owner, Plan, Reach, Sleeper, build, certificates_in, hpa_rival, left_alone,
         owned_goes_to_zero, plan, sleeper,
     },
@@ -70,7 +70,7 @@ pub(super) fn step(
         nodes_per_replica: index.workspaces.of(key).map(|it| it.nodes).filter(|&nodes| nodes > 0).max(),
         wake: wake.clone(),
         goes_to_zero: owned_goes_to_zero(&owner, &observed),
-        adopting: observed.iter().any(|object| scaledobject::is_the_replaced_scalers(object, &owner)),
+        adopting: observed.iter().any(|object| provision::is_the_replaced_scalers(object, &owner)),
         fixed_replicas,
     };
     let on_parent = parent.map(|(parent, source)| {
@@ -136,8 +136,8 @@ fn trap(key: &InferenceSetKey, sleeper: &Sleeper<'_>, why: &str) -> Notice {
         "minReplicaCount is 0, or KEDA's default, which is 0, and nothing would wake the model: {why}"
     );
     let subject = Subject {
-        api_version: scaledobject::API_VERSION.to_owned(),
-        kind: scaledobject::KIND,
+        api_version: provision::API_VERSION.to_owned(),
+        kind: provision::KIND,
         key: InferenceSetKey::new(&key.namespace, sleeper.name),
         uid: sleeper.uid.to_owned(),
     };

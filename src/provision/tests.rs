@@ -19,18 +19,14 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{Provisioner, WakeSources, follow_renewals};
-use crate::{
-    clock::Clock,
-    core::{
-        names::InferenceSetKey,
-        tenancy::Tenancy,
-        wake::{Answers, Asked, Obstacle, Readability},
-    },
-    metrics::Metrics,
-    pki::store::Standing,
-    sim::api_server::ApiServer,
-    targets::Targets,
+use crate::{metrics::Metrics, pki::store::Standing, targets::Targets};
+use clock::Clock;
+use scaler_core::{
+    fleet::tenancy::Tenancy,
+    names::InferenceSetKey,
+    wake::{Answers, Asked, Obstacle, Readability},
 };
+use sim::api_server::ApiServer;
 
 const ADDRESS: &str = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450";
 
@@ -51,7 +47,7 @@ struct World {
 
 /// A cluster with KEDA and the KAITO of today.
 fn cluster() -> ApiServer {
-    let server = ApiServer::new();
+    let server = ApiServer::with_chart_rbac();
     install_keda(&server);
     install_kaito(&server, "kaito.sh/v1alpha1");
     install_kaito(&server, "kaito.sh/v1beta1");

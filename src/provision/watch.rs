@@ -15,7 +15,7 @@ use kube_runtime::{
 use tracing::{info, warn};
 
 use super::{index::Index, served::Served};
-use crate::core::names::InferenceSetKey;
+use scaler_core::names::InferenceSetKey;
 
 #[derive(Clone, Copy, Debug)]
 pub(super) enum Kind {
@@ -35,7 +35,7 @@ pub(super) struct Change {
 
 impl Change {
     /// Takes it into the index; gives the InferenceSets whose plan may have changed.
-    pub fn apply(self, index: &mut Index) -> Vec<InferenceSetKey> {
+    pub(super) fn apply(self, index: &mut Index) -> Vec<InferenceSetKey> {
         match self.kind {
             Kind::InferenceSet => index.inference_sets.take(self.event),
             Kind::Workspace => index.workspaces.take(self.event),

@@ -18,10 +18,10 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::notices::{Notice, Subject};
-use crate::core::{
+use scaler_core::{
     event_note,
     names::InferenceSetKey,
-    scaledobject::{Action, FIELD_MANAGER, Plan, Target},
+    provision::{Action, FIELD_MANAGER, Plan, Target},
 };
 
 /// A request that takes longer is given up; the API server's own limit is 60 s.
@@ -100,7 +100,7 @@ impl RequestError {
 impl WriteError {
     /// What the API server, or a webhook, has against the ScaledObject itself; trying again
     /// will not help, and its user should know.
-    pub fn rejection(&self) -> Option<String> {
+    pub(super) fn rejection(&self) -> Option<String> {
         match self {
             Self::Apply { source, .. } | Self::TakeOver { source, .. }
                 if matches!(source.code(), 400 | 403 | 422) =>
@@ -123,7 +123,7 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn new(
+    pub(super) fn new(
         client: Client,
         scaled_objects: ApiResource,
         instance: Option<String>,
@@ -136,7 +136,7 @@ impl Writer {
     }
 
     /// Carries out one step.
-    pub async fn carry_out(self, work: Work) -> Written {
+    pub(super) async fn carry_out(self, work: Work) -> Written {
         let Work { set, plan, untold, subject } = work;
         let mut end = self.change(&set, plan, &subject).await;
         let mut told = Vec::new();

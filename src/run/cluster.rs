@@ -18,14 +18,6 @@ use tracing::info;
 use super::{Life, notices::Notices, teller::Teller};
 use crate::{
     aggregator::TroubleReport,
-    clock::Clock,
-    core::{
-        fleet::FleetEvent,
-        lease::Timing,
-        tenancy::Tenancy,
-        time::Moment,
-        wake::{Answers, Asked, Directory, pace::Pace},
-    },
     discovery::kube::{Discovery, Lookup},
     kube_client::ClusterAccess,
     lease::Candidate,
@@ -40,6 +32,13 @@ use crate::{
     wake::{
         CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
     },
+};
+use clock::Clock;
+use scaler_core::{
+    fleet::{model::FleetEvent, tenancy::Tenancy},
+    lease::Timing,
+    time::Moment,
+    wake::{Answers, Asked, Directory, pace::Pace},
 };
 
 /// What is asked of the cluster.

@@ -28,8 +28,6 @@ use self::{
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
-    clock::Clock,
-    core::{tenancy::Tenancy, wake::pace::Pace},
     discovery::{
         file::{self, EndpointsFile, FileError},
         kube::Lookup,
@@ -37,7 +35,6 @@ use crate::{
     kube_client::{self, ConnectError},
     metrics::Metrics,
     pki,
-    proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer},
     readiness::{Gate, Gates},
     scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
     serve::{
@@ -49,6 +46,9 @@ use crate::{
     targets::Targets,
     wake::{Reader, SourceClient, SourceClientError, SourcePool, Wants},
 };
+use clock::Clock;
+use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
+use scaler_core::{fleet::tenancy::Tenancy, wake::pace::Pace};
 
 /// What `run` is told.
 #[derive(Clone, Debug)]

@@ -18,7 +18,8 @@ use prometheus_client::{
 use tokio::{sync::watch, time::sleep};
 use tracing::{debug, warn};
 
-use crate::{core::tenancy::trespass_of, error_chain, readiness::Readiness};
+use crate::{error_chain, readiness::Readiness};
+use scaler_core::fleet::tenancy::trespass_of;
 
 /// What a start may wait for before it is worth an event.
 const PATIENCE: Duration = Duration::from_secs(15);

@@ -17,11 +17,8 @@ use tokio::{
 };
 use tracing::warn;
 
-use crate::{
-    aggregator::TroubleReport,
-    core::{event_note, scaledobject},
-    error_chain,
-};
+use crate::{aggregator::TroubleReport, error_chain};
+use scaler_core::{event_note, provision};
 
 /// Between two events: where KEDA stands still, every model that sleeps has its trouble.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -52,11 +49,11 @@ pub(super) struct Teller {
 
 impl Teller {
     pub(super) fn new(client: Client, pod: Option<String>) -> Self {
-        let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", scaledobject::KIND);
+        let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", provision::KIND);
         Self {
             client,
             scaled_objects: ApiResource::from_gvk_with_plural(&kind, "scaledobjects"),
-            reporter: Reporter { controller: scaledobject::FIELD_MANAGER.into(), instance: pod },
+            reporter: Reporter { controller: provision::FIELD_MANAGER.into(), instance: pod },
             told: HashMap::new(),
         }
     }
@@ -86,8 +83,8 @@ impl Teller {
         // Without it there is nobody to tell.
         let Some(object) = object else { return Ok(()) };
         let about = ObjectReference {
-            api_version: Some(scaledobject::API_VERSION.into()),
-            kind: Some(scaledobject::KIND.into()),
+            api_version: Some(provision::API_VERSION.into()),
+            kind: Some(provision::KIND.into()),
             namespace: Some(namespace.to_string()),
             name: Some(name.to_string()),
             // `kubectl describe` shows only events that have it.
@@ -112,14 +109,15 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::{core::trouble::Trouble, sim::api_server::ApiServer};
+    use scaler_core::decision::warning::Trouble;
+    use sim::api_server::ApiServer;
 
     #[tokio::test(start_paused = true)]
     async fn what_is_wrong_becomes_one_event_on_the_scaled_object() {
-        let server = ApiServer::new();
-        server.install(scaledobject::API_VERSION, scaledobject::KIND, "scaledobjects");
+        let server = ApiServer::with_chart_rbac();
+        server.install(provision::API_VERSION, provision::KIND, "scaledobjects");
         for name in ["demo", "other"] {
-            server.put(json!({"apiVersion": scaledobject::API_VERSION, "kind": scaledobject::KIND,
+            server.put(json!({"apiVersion": provision::API_VERSION, "kind": provision::KIND,
                 "metadata": {"name": name, "namespace": "team-a", "uid": format!("uid-of-{name}")}, "spec": {}}));
         }
         let (troubles, reports) = mpsc::channel(8);

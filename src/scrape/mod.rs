@@ -29,13 +29,12 @@ pub use self::{
     pool::ScrapePool,
     scrapers::Scrapers,
 };
-use crate::core::{
+use scaler_core::{
+    config::trigger::PageSource,
+    endpoint::page_choice::PageKind,
     names::{InferenceSetKey, PodUid},
-    page_choice::PageKind,
-    sample::PodSample,
+    page::{Wanted, sample::PodSample},
     time::Moment,
-    trigger::PageSource,
-    vllm::Wanted,
 };
 
 /// What is scraped: one page of one pod.

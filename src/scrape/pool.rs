@@ -15,7 +15,7 @@ use super::{
     Fetch, PageClient, ScrapeId, ScrapePlan, ScrapeReport,
     task::{Endpoint, run},
 };
-use crate::clock::Clock;
+use clock::Clock;
 
 /// Owns one task for each endpoint. None of its methods waits, except `shutdown`; they must be
 /// called from within the runtime. Dropping it ends all tasks.

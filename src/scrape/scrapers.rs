@@ -3,9 +3,9 @@
 use super::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport};
 use crate::{
     aggregator::Scraper,
-    core::wake::Source,
     wake::{SourceClient, SourceFetch, SourcePlan, SourcePool},
 };
+use scaler_core::wake::Source;
 
 /// The endpoints' tasks and the wake-up sources' tasks.
 #[derive(Debug)]

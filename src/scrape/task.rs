@@ -9,16 +9,15 @@ use tracing::{debug, info, trace, warn};
 use super::{
     Fetch, ScrapeError, ScrapeId, ScrapePlan, ScrapeReport, Scraped, page::Page, pool::seed, urls::PageUrls,
 };
-use crate::{
-    clock::Clock,
-    core::{
+use clock::Clock;
+use scaler_core::{
+    endpoint::{
         cadence::Cadence,
         page_choice::{Answer, PageChoice, PageKind, Verdict},
-        sample::PodSample,
         staleness::staleness_limit,
-        time::Moment,
-        vllm::{PageRead, Wanted, read_page},
     },
+    page::{PageRead, Wanted, read_page, sample::PodSample},
+    time::Moment,
 };
 
 /// What a scrape task knows of its endpoint.

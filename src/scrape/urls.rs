@@ -5,10 +5,10 @@ use std::net::SocketAddr;
 use reqwest::Url;
 
 use super::fetch::ScrapeError;
-use crate::core::{
-    page_choice::PageKind,
-    trigger::{PageSource, Protocol},
-    vllm::Wanted,
+use scaler_core::{
+    config::trigger::{PageSource, Protocol},
+    endpoint::page_choice::PageKind,
+    page::Wanted,
 };
 
 #[derive(Clone, Debug)]

@@ -8,17 +8,17 @@ use tonic::{Code, Request, Response, Status};
 
 use super::{rpc::Rpc, stream::ActivityStream};
 use crate::{
-    clock::Clock,
-    core::{
-        activation::Activity,
-        snapshot::{Snapshot, Unavailable},
-    },
     metrics::Metrics,
-    proto::{
-        GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec,
-        MetricValue, ScaledObjectRef, external_scaler_server::ExternalScaler,
-    },
     targets::{Refusal, Target, Targets},
+};
+use clock::Clock;
+use keda_proto::{
+    GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
+    ScaledObjectRef, external_scaler_server::ExternalScaler,
+};
+use scaler_core::decision::{
+    activation::Activity,
+    snapshot::{Snapshot, Unavailable},
 };
 
 /// The service. Cheap to clone.

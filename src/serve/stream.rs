@@ -12,12 +12,12 @@ use tonic::{Code, Status};
 
 use super::rpc::Rpc;
 use crate::{
-    clock::Clock,
-    core::push::{Hygiene, PushCause, PushState, Pusher},
     metrics::{Metrics, PushLabels},
-    proto::IsActiveResponse,
     targets::Target,
 };
+use clock::Clock;
+use keda_proto::IsActiveResponse;
+use scaler_core::decision::push::{Hygiene, PushCause, PushState, Pusher};
 
 /// The state of an open stream. Its end is noticed by the drop, whoever ends it.
 pub(super) struct ActivityStream {

@@ -29,22 +29,24 @@ use tower::ServiceExt;
 use super::{listener::connection::http2, scaler::Scaler};
 use crate::{
     aggregator::{Aggregator, Inbox},
-    clock::Clock,
-    core::{
-        fleet::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
-        names::{InferenceSetKey, PodUid},
-        tenancy::Tenancy,
-        time::Moment,
-        wake::pace::Pace,
-    },
     metrics::Metrics,
-    proto::{
-        GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
-        external_scaler_server::ExternalScalerServer,
-    },
     scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
     targets::Targets,
     wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
+};
+use clock::Clock;
+use keda_proto::{
+    GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
+    external_scaler_server::ExternalScalerServer,
+};
+use scaler_core::{
+    fleet::{
+        model::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
+        tenancy::Tenancy,
+    },
+    names::{InferenceSetKey, PodUid},
+    time::Moment,
+    wake::pace::Pace,
 };
 
 /// Pages by host and port; where there is none the server hangs.
@@ -57,7 +59,7 @@ impl Pages {
     }
 
     fn waiting(&self, host: &str, waiting: u32) {
-        self.set(host, crate::sim::fixtures::vllm_page(waiting, 1, 0.5).to_string());
+        self.set(host, sim::fixtures::vllm_page(waiting, 1, 0.5).to_string());
     }
 
     fn queued(&self, requests: u32) {
@@ -289,7 +291,7 @@ async fn asleep_for_five_minutes_and_loading_for_five_the_stream_lives_and_no_ca
 #[tokio::test(start_paused = true)]
 async fn a_model_that_may_go_to_zero_from_now_on_is_active_for_its_hold_time() {
     let mut rig = Rig::start().await;
-    let idle = crate::sim::fixtures::vllm_page(0, 0, 0.5).to_string();
+    let idle = sim::fixtures::vllm_page(0, 0, 0.5).to_string();
     rig.pages.set(POD, idle.clone());
     rig.discover(1, Some(Readiness::Ready)).await;
     let hold = Duration::from_secs(31);

@@ -17,10 +17,8 @@ use reqwest::{
 };
 use thiserror::Error;
 
-use crate::{
-    core::{trigger::Protocol, wake::Source},
-    scrape::{ACCEPT, Connection, Page, PageClient, ScrapeError, USER_AGENT},
-};
+use crate::scrape::{ACCEPT, Connection, Page, PageClient, ScrapeError, USER_AGENT};
+use scaler_core::{config::trigger::Protocol, wake::Source};
 
 /// A source and where it answers.
 #[derive(Clone, Copy, Debug)]

@@ -30,12 +30,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::{
-    core::{
-        cluster::ObjectName,
-        wake::{Fault, ServicePort, Source, Withheld, fault::owned_by, source::Trust},
-    },
-    error_chain,
+use crate::error_chain;
+use scaler_core::{
+    fleet::ObjectName,
+    wake::{Fault, ServicePort, Source, Withheld, fault::owned_by, source::Trust},
 };
 
 /// Whose tokens are shown, and to whom besides pickers.

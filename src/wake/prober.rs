@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::{Reader, SourceClient, SourceFetch, SourcePlan, SourcePool, SourceReport};
-use crate::core::{
+use scaler_core::{
     names::InferenceSetKey,
     wake::{Answers, Asked, Directory, Readability, Reading, Source, judge},
 };

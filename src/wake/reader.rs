@@ -6,12 +6,10 @@ use http::HeaderValue;
 use tokio::time::timeout;
 
 use super::{Credentials, Dial, SourceClient, SourceFetch};
-use crate::{
-    core::{
-        gateway::{GatewayPage, GatewaySample},
-        wake::{Fault, Source, Withheld},
-    },
-    scrape::{Page, ScrapeError},
+use crate::scrape::{Page, ScrapeError};
+use scaler_core::{
+    page::picker::{GatewayPage, GatewaySample},
+    wake::{Fault, Source, Withheld},
 };
 
 /// Reads pages for everybody. Cheap to clone.

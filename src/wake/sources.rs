@@ -19,14 +19,12 @@ use tokio::{
 use tracing::{error, info, warn};
 
 use super::{Memory, Reader, SourceClient, SourceFetch, Wants};
-use crate::{
-    clock::Clock,
-    core::{
-        cadence::{Cadence, unit_fraction},
-        gateway::GatewaySample,
-        time::Moment,
-        wake::{Directory, Fault, Missing, Place, Source, pace::Pace},
-    },
+use clock::Clock;
+use scaler_core::{
+    endpoint::cadence::{Cadence, unit_fraction},
+    page::picker::GatewaySample,
+    time::Moment,
+    wake::{Directory, Fault, Missing, Place, Source, pace::Pace},
 };
 
 /// What is read of a source.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tokio::sync::watch;
 
-use crate::core::wake::ServicePort;
+use scaler_core::wake::ServicePort;
 
 /// The ports of Services that the readers of this process want to know, by reader. Cheap to
 /// clone; all clones are the same.

@@ -26,7 +26,7 @@ use crate::{
     stage::{LATER, SOON, Stage},
 };
 
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     beside("foreign-client", "only KEDA's certificate is let in", |stage| foreign_client(stage).boxed()),
     alone("rotation", "certificates and their CAs are renewed while KEDA's streams are open", |stage| {
         rotation(stage).boxed()

@@ -19,7 +19,7 @@ use crate::{
     stage::{LATER, SOON, Stage},
 };
 
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     alone(
         "scaler-killed",
         "killed, the stream is back within 5 s; three kills in a row scale nothing",

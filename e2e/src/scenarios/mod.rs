@@ -19,7 +19,7 @@ use crate::stage::Stage;
 
 /// Something that has to hold in a cluster.
 #[derive(Clone, Copy)]
-pub struct Scenario {
+pub(crate) struct Scenario {
     /// Also its namespace.
     pub name: &'static str,
     /// What it shows, in one line.
@@ -45,10 +45,10 @@ const fn alone(name: &'static str, shows: &'static str, run: Run) -> Scenario {
     Scenario { name, shows, disturbs: true, limit: LIMIT, run }
 }
 
-pub use real::ALL as REAL;
+pub(crate) use real::ALL as REAL;
 
 /// Every scenario, in the order in which those that run alone do.
-pub fn all() -> Vec<Scenario> {
+pub(crate) fn all() -> Vec<Scenario> {
     [provisioning::ALL, scaling::ALL, unknown::ALL, zero::ALL, certificates::ALL, failures::ALL, release::ALL]
         .concat()
 }

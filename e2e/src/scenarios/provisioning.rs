@@ -11,7 +11,7 @@ use crate::{
     stage::{AT_ONCE, LATER, PREFIX, SOON, Stage},
 };
 
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     beside("annotations", "the older annotations come to an HPA that says 0/10 (avg)", |stage| {
         annotations(stage).boxed()
     }),

@@ -15,7 +15,7 @@ use crate::{
     vllm::load,
 };
 
-pub const ALL: &[Scenario] = &[Scenario {
+pub(crate) const ALL: &[Scenario] = &[Scenario {
     name: "real-vllm",
     shows: "a real vLLM under load that queues: 1 → 2 on its own num_requests_waiting",
     disturbs: false,

@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// In this order: the release is gone after the first, and later ones install another.
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     alone("helm-test-uninstall", "helm test passes, and helm uninstall leaves what the user made", |stage| {
         test_and_uninstall(stage).boxed()
     }),

@@ -12,7 +12,7 @@ use crate::{
     stage::{AT_ONCE, LATER, Stage},
 };
 
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     beside("one-to-many", "replicas follow the queue from 1 to 4 and back", |stage| {
         one_to_many(stage).boxed()
     }),

@@ -12,7 +12,7 @@ use crate::{
     stage::{LATER, SOON, Stage},
 };
 
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     beside("loading", "replicas that load neither dilute the queue nor let it be scaled down", |stage| {
         loading(stage).boxed()
     }),

@@ -18,7 +18,7 @@ use crate::{
     stage::{LATER, SOON, Stage},
 };
 
-pub const ALL: &[Scenario] = &[
+pub(super) const ALL: &[Scenario] = &[
     beside("wake-up", "50 wake-ups from zero, pushed", |stage| wake_up(stage).boxed()),
     beside(
         "scale-to-zero",

@@ -22,10 +22,8 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::object::Object;
-use crate::{
-    core::cluster::{Named, ObjectName},
-    error_chain,
-};
+use crate::error_chain;
+use scaler_core::fleet::{Named, ObjectName};
 
 /// What is followed.
 #[derive(Clone, Debug)]

@@ -37,18 +37,18 @@ use self::{
     pulse::{Pulse, Source},
 };
 use crate::{
-    core::{
-        cluster::{
-            gateway::{EndpointSliceObject, SERVICE_NAME, ServiceObject},
-            index::{Index, Scope},
-            inference_set::InferenceSetObject,
-            pod::{CREATED_BY, PodObject},
-        },
-        fleet::FleetEvent,
-        wake::Directory,
-    },
     readiness::{Gate, Gates},
     wake::Wants,
+};
+use scaler_core::{
+    fleet::{
+        index::{Index, Scope},
+        inference_set::InferenceSetObject,
+        model::FleetEvent,
+        pod::{CREATED_BY, PodObject},
+        services::{EndpointSliceObject, SERVICE_NAME, ServiceObject},
+    },
+    wake::Directory,
 };
 
 /// Watches the cluster. Made before anything is served, so that its gates are closed by then.

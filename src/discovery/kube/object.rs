@@ -3,7 +3,7 @@
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 use serde_json::Value;
 
-use crate::core::cluster::ObjectName;
+use scaler_core::fleet::ObjectName;
 
 /// One object of a list or of a watch event. One that can't be read still says who it is, so
 /// that it neither ends the watch nor takes the rest of its list with it.
@@ -35,7 +35,7 @@ mod tests {
     use kube::core::WatchEvent;
 
     use super::*;
-    use crate::core::cluster::inference_set::InferenceSetObject;
+    use scaler_core::fleet::inference_set::InferenceSetObject;
 
     #[test]
     fn a_broken_object_still_says_who_it_is() {

@@ -4,14 +4,12 @@ use arc_swap::ArcSwap;
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::{
-    core::cert::Role,
-    fake_api::FakeApi,
-    pki::{
-        testing::{YEAR, new_chain, now},
-        tls::server_config,
-    },
+use crate::pki::{
+    testing::{YEAR, new_chain, now},
+    tls::server_config,
 };
+use scaler_core::cert::Role;
+use sim::fake_api::FakeApi;
 
 const PATH: &str = "/apis/keda.sh/v1alpha1/clustertriggerauthentications/keda-kaito-scaler-creds";
 

@@ -1,8 +1,6 @@
 use super::*;
-use crate::{
-    core::cert::{Plan, plan, server_names},
-    pki::testing::{contents, founded, legacy, legacy_secret, new_chain, now, policy},
-};
+use crate::pki::testing::{contents, founded, legacy, legacy_secret, new_chain, now, policy};
+use scaler_core::cert::{Plan, plan, server_names};
 
 fn usable(chain: &Chain) -> &Leaf {
     match &chain.leaf {

@@ -1,8 +1,6 @@
 use super::*;
-use crate::{
-    core::cert::{Flaw, LeafState, Reason, plan},
-    pki::testing::{YEAR, founded, legacy_secret, now, policy},
-};
+use crate::pki::testing::{YEAR, founded, legacy_secret, now, policy};
+use scaler_core::cert::{Flaw, LeafState, Reason, plan};
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 

@@ -11,10 +11,10 @@ use kube::api::PostParams;
 use tracing::{info, warn};
 
 use crate::{
-    core::cert::{Flaw, LeafState, Note, Plan, Reason, plan},
     error_chain,
     pki::{chain::signing_keys_key, mint::carry_out, pem},
 };
+use scaler_core::cert::{Flaw, LeafState, Note, Plan, Reason, plan};
 
 /// Each step leads to a new look; more of them in a row than this means that a rule is broken.
 const MOST_STEPS: usize = 8;

@@ -4,7 +4,6 @@ use tokio_util::task::TaskTracker;
 
 use super::*;
 use crate::{
-    fake_api::{FakeApi, SILENCE},
     pki::{
         chain::signing_keys_key,
         mint, pem,
@@ -12,6 +11,7 @@ use crate::{
     },
     serve::listener::{Observe as _, Peer},
 };
+use sim::fake_api::{FakeApi, SILENCE};
 
 const SERVER: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-server-certs";
 const CLIENT: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-client-certs";

@@ -43,7 +43,7 @@ async fn losing_the_lead_stops_writes_at_once_even_those_under_way() {
 
 #[tokio::test(start_paused = true)]
 async fn waits_for_kaito_and_keda_to_be_installed() {
-    let server = ApiServer::new();
+    let server = ApiServer::with_chart_rbac();
     let world = World::leading(&server);
     world.rest().await;
     install_kaito(&server, "kaito.sh/v1alpha1");

@@ -6,11 +6,10 @@ mod tasks;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use super::{ScrapeId, ScrapePlan};
-use crate::core::{
+use scaler_core::{
+    config::trigger::{PageSource, Protocol, Shape, WantedMetric},
     names::{InferenceSetKey, MetricName, PodUid},
-    trigger::{PageSource, Protocol},
-    trigger::{Shape, WantedMetric},
-    vllm::Wanted,
+    page::Wanted,
 };
 
 fn id(uid: &str) -> ScrapeId {

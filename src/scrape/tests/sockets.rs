@@ -18,14 +18,12 @@ use super::{
     },
     id, page_of, plan, wanted,
 };
-use crate::{
-    clock::Clock,
-    core::{
-        page_choice::PageKind::{Filtered, Plain},
-        trigger::Protocol,
-    },
-    sim::fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page},
+use clock::Clock;
+use scaler_core::{
+    config::trigger::Protocol,
+    endpoint::page_choice::PageKind::{Filtered, Plain},
 };
+use sim::fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page};
 
 const LOADED: &str = include_str!("../../../tests/data/loaded.txt");
 

@@ -16,13 +16,11 @@ use super::{
     super::{Fetch, Page, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
     id, plan, wanted,
 };
-use crate::{
-    clock::Clock,
-    core::{
-        names::MetricName,
-        page_choice::PageKind::{self, Filtered, Plain},
-        sample::Reading,
-    },
+use clock::Clock;
+use scaler_core::{
+    endpoint::page_choice::PageKind::{self, Filtered, Plain},
+    names::MetricName,
+    page::sample::Reading,
 };
 
 const PAGE: &str = "vllm:num_requests_running 1\nvllm:num_requests_waiting 2\n";

@@ -16,7 +16,7 @@ use tokio::{
 use tonic::{Code, Status, service::Routes, transport::Channel};
 
 use super::*;
-use crate::proto::{
+use keda_proto::{
     self, GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, ScaledObjectRef,
     external_scaler_client::ExternalScalerClient, external_scaler_server::ExternalScalerServer,
 };
@@ -35,7 +35,7 @@ struct Scripted {
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 #[tonic::async_trait]
-impl proto::external_scaler_server::ExternalScaler for Scripted {
+impl keda_proto::external_scaler_server::ExternalScaler for Scripted {
     type StreamIsActiveStream = Answers<IsActiveResponse>;
     type StreamMetricSpecStream = Answers<GetMetricSpecResponse>;
 

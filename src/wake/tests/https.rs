@@ -3,14 +3,12 @@
 use tokio_rustls::TlsAcceptor;
 
 use super::*;
-use crate::{
-    core::cert::{Policy, Role},
-    pki::{
-        chain::CaMaterial,
-        mint, pem,
-        testing::{YEAR, now},
-    },
+use crate::pki::{
+    chain::CaMaterial,
+    mint, pem,
+    testing::{YEAR, now},
 };
+use scaler_core::cert::{Policy, Role};
 
 /// A server with a certificate for `name` that `ca` has signed. Answers everybody with a page.
 async fn serve(ca: &CaMaterial, name: &str) -> (SocketAddr, JoinSet<()>) {

@@ -21,15 +21,13 @@ use tokio::{
 };
 
 use super::*;
-use crate::{
-    core::{
-        cluster::ObjectName,
-        trigger::WakeSource,
-        wake::{Directory, Fault, Missing, Source},
-    },
-    fake_api::FakeApi,
-    scrape::PageClient,
+use crate::scrape::PageClient;
+use scaler_core::{
+    config::trigger::WakeSource,
+    fleet::ObjectName,
+    wake::{Directory, Fault, Missing, Source},
 };
+use sim::fake_api::FakeApi;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);

@@ -4,11 +4,9 @@ use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::{
-    clock::Clock,
-    core::wake::{ServicePort, pace::Pace},
-    scrape::{Page, ScrapeError},
-};
+use crate::scrape::{Page, ScrapeError};
+use clock::Clock;
+use scaler_core::wake::{ServicePort, pace::Pace};
 
 /// Answers at once, and remembers when it was asked.
 #[derive(Clone, Default)]

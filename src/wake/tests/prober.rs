@@ -4,12 +4,10 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::{
-    clock::Clock,
-    core::{
-        names::InferenceSetKey,
-        wake::{Answers, Asked, Readability, ServicePort, pace::Pace},
-    },
+use clock::Clock;
+use scaler_core::{
+    names::InferenceSetKey,
+    wake::{Answers, Asked, Readability, ServicePort, pace::Pace},
 };
 
 struct Rig {

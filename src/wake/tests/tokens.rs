@@ -1,7 +1,7 @@
 //! Who is shown a token.
 
 use super::*;
-use crate::core::wake::Withheld;
+use scaler_core::wake::Withheld;
 
 /// The pool whose picker is read, as an InferenceSet `demo` in team-a has it.
 const POOL: &str = "demo-inferencepool";

@@ -215,8 +215,9 @@ fn least_squares<const N: usize>(rows: &[([f64; N], f64)], used: &[usize]) -> Op
         for row in 0..size {
             if row != pivot {
                 let factor = equations[row][pivot] / equations[pivot][pivot];
-                for column in pivot..=size {
-                    equations[row][column] -= factor * equations[pivot][column];
+                let pivoted = equations[pivot].clone();
+                for (own, pivots) in equations[row].iter_mut().zip(pivoted) {
+                    *own -= factor * pivots;
                 }
             }
         }

@@ -24,18 +24,18 @@ impl UnitGamma {
         } else {
             (self.shape, 1.0)
         };
-        let d = shape - 1.0 / 3.0;
-        let c = 1.0 / (9.0 * d).sqrt();
+        let offset = shape - 1.0 / 3.0;
+        let slope = 1.0 / (9.0 * offset).sqrt();
         loop {
-            let x = random.normal();
-            let v = 1.0 + c * x;
-            if v <= 0.0 {
+            let normal = random.normal();
+            let base = 1.0 + slope * normal;
+            if base <= 0.0 {
                 continue;
             }
-            let v = v * v * v;
-            let u = 1.0 - random.unit();
-            if libm::log(u) < 0.5 * x * x + d - d * v + d * libm::log(v) {
-                return pull * d * v / self.shape;
+            let cube = base * base * base;
+            let level = libm::log(1.0 - random.unit());
+            if level < 0.5 * normal * normal + offset * (1.0 - cube + libm::log(cube)) {
+                return pull * offset * cube / self.shape;
             }
         }
     }

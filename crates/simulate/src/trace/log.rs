@@ -222,7 +222,7 @@ mod tests {
     }
 
     fn good_lines(count: u32) -> String {
-        (0..count).map(|second| format!("{second},1,1\n")).collect()
+        (0..count).map(|second| format!("{second},1,1")).collect::<Vec<_>>().join("\n") + "\n"
     }
 
     #[test]

@@ -20,7 +20,7 @@ use tokio::{
 use tokio_stream::wrappers::UnboundedReceiverStream;
 use tower::service_fn;
 
-use crate::access;
+use sim::access;
 
 /// Nothing that a test waits for takes longer.
 pub(super) const LONGEST: Duration = Duration::from_secs(3600);
@@ -54,7 +54,7 @@ impl FakeApi {
             async move {
                 assert_eq!(request.method(), http::Method::GET, "discovery only reads");
                 let unlisted = access::unlisted(request.method(), request.uri());
-                assert_eq!(unlisted, None, "not listed in src/access.rs");
+                assert_eq!(unlisted, None, "not listed in sim::access");
                 let url = Url::parse(&format!("http://api{}", request.uri())).unwrap();
                 let (answer, answered) = oneshot::channel();
                 let query = url.query_pairs().into_owned().collect();

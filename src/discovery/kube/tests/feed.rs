@@ -12,13 +12,11 @@ use super::{
     api::{FakeApi, LONGEST},
     logs, pod,
 };
-use crate::{
-    core::cluster::{Named, pod::PodObject},
-    discovery::kube::{
-        feed::{Feed, News},
-        pods,
-    },
+use crate::discovery::kube::{
+    feed::{Feed, News},
+    pods,
 };
+use scaler_core::fleet::{Named, pod::PodObject};
 
 const PODS: &str = "/api/v1/pods";
 

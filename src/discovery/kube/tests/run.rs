@@ -15,14 +15,16 @@ use super::{
     inference_set, logs, pod,
 };
 use crate::{
-    core::{
-        cluster::ObjectName,
-        fleet::{FleetEvent, InferenceSet},
-        wake::{Directory, Missing, ServicePort},
-    },
     discovery::kube::{Discovery, Lookup},
     readiness::{Gates, Readiness},
     wake::Wants,
+};
+use scaler_core::{
+    fleet::{
+        ObjectName,
+        model::{FleetEvent, InferenceSet},
+    },
+    wake::{Directory, Missing, ServicePort},
 };
 
 const PODS: &str = "/api/v1/pods";

@@ -6,14 +6,12 @@ use tokio_rustls::{TlsConnector, client::TlsStream};
 use tonic::transport::Endpoint;
 
 use super::*;
-use crate::{
-    core::cert::Role,
-    pki::{
-        chain::{Chain, Contents},
-        testing::{YEAR, client_config, founded, legacy_secret, new_chain, now},
-        tls::server_config,
-    },
+use crate::pki::{
+    chain::{Chain, Contents},
+    testing::{YEAR, client_config, founded, legacy_secret, new_chain, now},
+    tls::server_config,
 };
+use scaler_core::cert::Role;
 
 const HOST: &str = "keda-kaito-scaler-svc.keda.svc.cluster.local";
 

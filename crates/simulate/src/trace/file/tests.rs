@@ -123,7 +123,7 @@ fn what_is_no_trace_is_said() {
 
 #[test]
 fn bad_lines_are_skipped_and_named_by_their_numbers_in_the_file() {
-    let good: String = (0..200).map(|second| format!("{second},10,10\n")).collect();
+    let good = (0..200).map(|second| format!("{second},10,10")).collect::<Vec<_>>().join("\n");
     let (_folder, path) = written(&format!("t,in,out\n\n7,x,1\n{good}"));
     let survey = TraceFile::new(&path, Options::default()).unwrap().survey().unwrap();
     assert_eq!(survey.requests, 200);

@@ -1,0 +1,63 @@
+//! Each ScaledObject that can be made, as a snapshot.
+
+use super::*;
+
+#[test]
+fn the_older_family_scales_on_a_total() {
+    insta::assert_snapshot!("older", yaml(&wanted(OLDER)));
+}
+
+#[test]
+fn the_newer_family_scales_on_one_policy() {
+    insta::assert_snapshot!("newer", yaml(&wanted(NEWER)));
+}
+
+#[test]
+fn every_companion_has_its_place() {
+    let companions = [
+        ("combinepolicy", "max"),
+        ("min-replicas", "2"),
+        ("evaluationwindow", "30"),
+        ("scaleupcooldown", "60"),
+        ("scaledowncooldown", "120"),
+        ("scale-up-pods", "4"),
+        ("scale-down-pods", "2"),
+        ("scale-up-tolerance", "0.25"),
+        ("scale-down-tolerance", "0"),
+        ("polling-interval", "5"),
+        ("cooldown-period", "60"),
+        ("scrape-interval", "500ms"),
+        ("scaleup-gate-deadline", "600"),
+    ];
+    insta::assert_snapshot!("companions", yaml(&wanted(&[NEWER, &companions].concat())));
+}
+
+#[test]
+fn to_zero_from_one_and_from_more() {
+    let to_zero = [("scale-to-zero", "true"), ("wake-source", "demo-inferencepool-epp:9090")];
+    let one = wanted(&[OLDER, &to_zero].concat());
+    insta::assert_snapshot!("to-zero", yaml(&one));
+
+    let more = wanted(&[OLDER, &to_zero, &[("min-replicas", "3"), ("cooldown-period", "600")]].concat());
+    let fields = |object: &Value| {
+        ["minReplicaCount", "idleReplicaCount", "cooldownPeriod", "initialCooldownPeriod"]
+            .map(|field| object["spec"][field].as_u64())
+    };
+    assert_eq!(fields(&one), [Some(0), None, Some(300), Some(300)]);
+    assert_eq!(fields(&more), [Some(3), Some(0), Some(600), Some(600)]);
+
+    let secure = [("wake-source", "https://demo-inferencepool-epp:9090")];
+    let secure = our_trigger(&wanted(&[OLDER, &secure].concat())).wake_source.unwrap();
+    assert_eq!(secure.protocol, crate::config::trigger::Protocol::Https);
+}
+
+#[test]
+fn what_is_built_is_what_the_scaler_reads() {
+    let older = our_trigger(&wanted(OLDER));
+    assert_eq!(older.metric_specs()[0].name, "vllm:num_requests_waiting");
+    let newer = our_trigger(&wanted(NEWER));
+    let crate::config::annotations::Metrics::Policy(policy) = spec(NEWER).annotations.metrics else {
+        panic!()
+    };
+    assert_eq!(newer.rule, crate::config::trigger::Rule::Policy(policy));
+}
