@@ -62,7 +62,7 @@ impl Scale {
         ];
         let to = if to > from { to } else { from + 1.0 };
         let (step, unit, name) =
-            STEPS.into_iter().find(|(step, ..)| (to - from) / step <= 7.0).unwrap_or_else(|| {
+            STEPS.into_iter().find(|(step, ..)| (to - from) / step <= 6.0).unwrap_or_else(|| {
                 let days = round_step((to - from) / 7.0 / 86_400.0).max(1.0);
                 (days * 86_400.0, 86_400.0, "d")
             });
@@ -86,6 +86,17 @@ impl Scale {
             decade *= 10.0;
         }
         Self { from, to, logarithmic: true, ticks }
+    }
+
+    /// As [`Scale::logarithmic`], with labels at powers of ten only.
+    #[must_use]
+    pub fn decades(from: f64, to: f64, label: impl Fn(f64) -> String) -> Self {
+        let mut scale = Self::logarithmic(from, to, label);
+        scale.ticks.retain(|(value, _)| {
+            let exponent = libm::log10(*value);
+            (exponent - exponent.round()).abs() < 1e-6
+        });
+        scale
     }
 
     /// Where a value lies: 0 at the start of the scale, 1 at its end, within both.
@@ -137,7 +148,8 @@ pub fn number(value: f64) -> String {
         2
     };
     let text = format!("{value:.digits$}");
-    let (sign, plain) = text.strip_prefix('-').map_or(("", text.as_str()), |rest| ("-", rest));
+    let text = if digits == 2 { text.trim_end_matches('0') } else { &text };
+    let (sign, plain) = text.strip_prefix('-').map_or(("", text), |rest| ("-", rest));
     let (whole, fraction) = plain.split_once('.').map_or((plain, None), |(whole, rest)| (whole, Some(rest)));
     let mut grouped = String::new();
     for (index, digit) in whole.chars().enumerate() {
@@ -176,10 +188,7 @@ mod tests {
             ["0 d", "2 d", "4 d", "6 d", "8 d", "10 d", "12 d", "14 d"]
         );
         let percent = Scale::logarithmic(0.1, 100.0, |value| format!("{}%", number(value)));
-        assert_eq!(
-            labels(&percent),
-            ["0.10%", "0.20%", "0.50%", "1%", "2%", "5%", "10%", "20%", "50%", "100%"]
-        );
+        assert_eq!(labels(&percent), ["0.1%", "0.2%", "0.5%", "1%", "2%", "5%", "10%", "20%", "50%", "100%"]);
     }
 
     #[test]
