@@ -1,5 +1,17 @@
 //! What is replayed: requests in the order of their arrival, read as a stream.
 
+pub mod draw;
+pub mod file;
+pub mod format;
+pub mod lines;
+pub mod log;
+pub mod prometheus;
+pub mod rates;
+pub mod record;
+pub mod row;
+pub mod scaled;
+pub mod window;
+
 use std::{fmt, path::PathBuf, sync::Arc};
 
 /// One inference request of a trace.
