@@ -36,6 +36,7 @@ use crate::{
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
+    record::{RecordError, RecordOptions, Recorder},
     scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
     serve::{
         admin::Admin,
@@ -72,6 +73,8 @@ pub struct RunOptions {
     pub wake_authorities: Option<PathBuf>,
     /// The largest page that is read, in bytes.
     pub page_limit: usize,
+    /// Where traffic is recorded, if it is.
+    pub record: Option<RecordOptions>,
 }
 
 /// Where endpoints come from, and with that how KEDA is served.
@@ -99,6 +102,7 @@ impl RunOptions {
             wake_pace: Pace::default(),
             wake_authorities: None,
             page_limit: DEFAULT_MAX_BODY,
+            record: None,
         }
     }
 }
@@ -118,6 +122,8 @@ pub enum StartError {
     Client { source: crate::scrape::ClientError },
     #[error(transparent)]
     WakeClient(#[from] SourceClientError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }
@@ -204,6 +210,12 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .build_v1()
         .map_err(|source| StartError::Reflection { source })?;
 
+    let (mut recorder, mut record) = (None, None);
+    if let Some(options) = options.record.clone() {
+        let (opened, lines) = Recorder::open(options).await?;
+        (recorder, record) = (Some(opened), Some(lines));
+    }
+
     // From here on nothing fails.
     let (commands, command_inbox) = mpsc::unbounded_channel();
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
@@ -230,7 +242,11 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     );
     let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
+    if let Some(recorder) = recorder {
+        tasks.spawn(recorder.run());
+    }
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
+        .recording(record)
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
