@@ -9,7 +9,7 @@ use crate::{
     wake::SourcePlan,
 };
 use scaler_core::{
-    config::trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
+    config::trigger::{PageSource, Trigger},
     decision::{
         activation::Activation,
         evaluate::{self, Observed},
@@ -192,7 +192,7 @@ impl Group {
         }
         self.interval = triggers().map(|t| t.scrape_interval).min().unwrap_or(self.interval);
         self.windows.clear();
-        for key in triggers().flat_map(windows) {
+        for key in triggers().flat_map(WindowKey::of) {
             if !self.windows.contains(&key) {
                 self.windows.push(key);
             }
@@ -446,27 +446,5 @@ impl Member {
             sampled: newest,
         };
         self.target.publish(Arc::new(snapshot), push);
-    }
-}
-
-/// The windows that a trigger reads.
-fn windows(trigger: &Trigger) -> Vec<WindowKey> {
-    match &trigger.rule {
-        Rule::Single { metric, aggregation, .. } => match aggregation {
-            Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
-                vec![WindowKey { metric: metric.clone(), span: *window }]
-            }
-            Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max | Aggregation::Gate => vec![],
-        },
-        Rule::Policy(policy) => policy
-            .metrics
-            .iter()
-            .filter_map(|metric| match metric.kind {
-                PolicyKind::Histogram { window, .. } => {
-                    Some(WindowKey { metric: metric.name.clone(), span: window })
-                }
-                PolicyKind::Gauge => None,
-            })
-            .collect(),
     }
 }

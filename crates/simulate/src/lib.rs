@@ -5,11 +5,19 @@
 //! and nothing depends on the machine's `libm`: the same input gives the same bytes everywhere.
 
 pub mod engine;
+pub mod fleet;
+pub mod fluid;
 pub mod hpa;
+pub mod keda;
 pub mod outcome;
 pub mod page;
+pub mod policies;
 pub mod policy;
 pub mod preset;
 pub mod random;
+pub mod replay;
 pub mod report;
+pub mod router;
+pub mod score;
 pub mod trace;
+pub mod world;

@@ -35,7 +35,7 @@ pub struct Outcome {
     pub ttft_p99: f64,
     /// Requests that were refused as often as their client tried.
     pub refused: u64,
-    /// Requests that no replica ever answered: their replica went away, or the run ended.
+    /// Requests whose replica went away before it answered them.
     pub lost: u64,
     /// Times that the number of replicas wanted grew.
     pub scale_ups: u64,
@@ -55,8 +55,20 @@ pub struct Detail {
     pub ttft_attainment: f64,
     /// The share that met the target for decoding.
     pub tpot_attainment: f64,
-    /// Requests still held, waiting or running when the run ended.
+    /// Requests that arrived in the whole run, those of its first minutes too, which are not
+    /// scored.
+    pub arrived: u64,
+    /// Of those: answered.
+    pub served: u64,
+    /// Of those: refused as often as their client tried.
+    pub refused: u64,
+    /// Of those: their replica went away.
+    pub lost: u64,
+    /// Of those: held at the gateway, waiting or running when the run ended.
     pub held: u64,
+    /// Hours of replicas that the requests' work alone fills, with no margin, no cold start
+    /// and no rounding.
+    pub fluid_hours: f64,
     /// Seconds from the first request at zero replicas to its first token, the mean over the
     /// times that it happened.
     pub wake_seconds: Option<f64>,

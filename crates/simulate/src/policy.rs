@@ -13,6 +13,12 @@ pub trait Policy: fmt::Debug {
     /// What the ScaledObject says around the decisions; asked once, before the run.
     fn scaling(&self) -> Scaling;
 
+    /// With how many replicas the run starts, all of them ready; `None` for what the world
+    /// starts with.
+    fn start(&mut self) -> Option<u32> {
+        None
+    }
+
     /// Decides at `seen.now_us`, once a simulated second, from nothing but what is seen.
     fn decide(&mut self, seen: &Seen<'_>) -> Decision;
 }

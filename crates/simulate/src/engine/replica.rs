@@ -16,7 +16,7 @@ use crate::{
 pub struct Offered {
     /// The request.
     pub request: Request,
-    /// What its client knows it by.
+    /// Whatever its sender wants to know of it later.
     pub tag: u64,
 }
 
@@ -27,7 +27,7 @@ pub struct QueueFull(pub Offered);
 /// A request that was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Served {
-    /// What its client knows it by.
+    /// The tag that it was offered with.
     pub tag: u64,
     /// When its client first sent it.
     pub at_us: u64,
@@ -208,11 +208,18 @@ impl Replica {
         self.cache.hits(prefix.blocks()) as u64 * u64::from(Prefix::BLOCK_TOKENS)
     }
 
-    /// The metrics page as of the last [`Replica::advance`].
-    pub fn page(&mut self) -> &Page {
+    /// The metrics page, as a scrape at `now_us` finds it.
+    pub fn scrape(&mut self, now_us: u64) -> &Page {
+        self.advance(now_us);
         self.page.running = u32::try_from(self.running()).unwrap_or(u32::MAX);
         self.page.waiting = u32::try_from(self.queue.len()).unwrap_or(u32::MAX);
         self.page.kv_usage = self.kv_usage();
+        &self.page
+    }
+
+    /// The page that the last [`Replica::scrape`] found.
+    #[must_use]
+    pub const fn page(&self) -> &Page {
         &self.page
     }
 
@@ -227,10 +234,10 @@ impl Replica {
         !self.served.is_empty()
     }
 
-    /// Tags of the requests that it holds, waiting ones first.
-    pub fn held(&self) -> impl Iterator<Item = u64> {
+    /// The requests that it holds, waiting ones first.
+    pub fn held(&self) -> impl Iterator<Item = &Offered> {
         let running = self.slots.iter().flatten().map(|sequence| &sequence.waiting);
-        self.queue.iter().chain(running).map(|waiting| waiting.offered.tag)
+        self.queue.iter().chain(running).map(|waiting| &waiting.offered)
     }
 
     fn used_tokens(&self) -> u64 {

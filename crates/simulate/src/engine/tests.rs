@@ -40,7 +40,7 @@ fn a_single_request_takes_its_prefill_and_one_step_a_token() {
     replica.advance(43 * MS);
     assert_eq!(served(&mut replica), [(21 * MS, 43 * MS)]);
     assert!(replica.is_idle());
-    let page = replica.page().clone();
+    let page = replica.scrape(0).clone();
     assert_eq!((page.generation_tokens, page.prompt_tokens, page.succeeded), (3, 100, 1));
     assert_eq!((page.steps, page.step_tokens), (3, 102));
     assert_eq!((page.time_to_first_token.sum_us, page.inter_token.count), (21 * MS, 2));
@@ -56,7 +56,7 @@ fn prefill_is_chunked_and_shares_its_budget_with_decodes() {
     replica.offer(request(0, 250, 2), 21 * MS).unwrap();
     // The step under way ends at 32 ms. Then 99, 99 and 52 tokens, each beside one decode.
     replica.advance(32 * MS + 2 * (12_000 + 9_900) + 12_000 + 5_200);
-    let page = replica.page().clone();
+    let page = replica.scrape(0).clone();
     assert_eq!((page.steps, page.step_tokens), (5, 100 + 1 + 100 + 100 + 53));
     assert_eq!((page.running, page.generation_tokens), (2, 1 + 4 + 1));
     assert_eq!(page.time_to_first_token.count, 2);
@@ -67,7 +67,7 @@ fn kaito_refuses_once_more_than_the_limit_wait() {
     let mut replica = Replica::new(ENGINE);
     let accepted = (0..20).filter(|_| replica.offer(request(0, 10, 50), 0).is_ok()).count();
     // One is admitted at once and its step is under way; then 9 wait (8 is not "more than 8").
-    assert_eq!((accepted, replica.waiting(), replica.page().rejected), (10, 9, 10));
+    assert_eq!((accepted, replica.waiting(), replica.scrape(0).rejected), (10, 9, 10));
 }
 
 #[test]
@@ -81,7 +81,7 @@ fn a_full_cache_preempts_the_newest_and_what_it_had_is_computed_anew() {
     replica.advance(10_000 * MS);
     let order: Vec<_> = replica.take_served().map(|served| served.tag).collect();
     assert_eq!(order, [0, 1], "the older one is not held up");
-    let page = replica.page().clone();
+    let page = replica.scrape(0).clone();
     assert_eq!((page.preemptions, page.generation_tokens, page.succeeded), (1, 120, 2));
     assert_eq!((page.prompt_tokens, page.kv_usage), (180, 0.0));
     // Both fit until together they hold 210, and the second is prefilled twice.
@@ -98,7 +98,7 @@ fn what_is_too_long_for_the_cache_still_runs_by_itself() {
     replica.advance(10 * MS);
     assert_eq!((replica.running(), replica.waiting(), replica.kv_usage()), (1, 1, 1.0));
     replica.advance(10_000 * MS);
-    assert_eq!((served(&mut replica).len(), replica.page().preemptions), (2, 0));
+    assert_eq!((served(&mut replica).len(), replica.scrape(0).preemptions), (2, 0));
 }
 
 #[test]
@@ -117,7 +117,7 @@ fn a_shared_prefix_is_computed_once_while_it_stays_cached() {
         let (first, _) = served(&mut replica)[0];
         let took = first - now;
         now += 10_000 * MS;
-        (took, replica.page().kv_usage)
+        (took, replica.scrape(0).kv_usage)
     };
     // 11 ms and 0.1 ms for each token that is computed; the last block is not full.
     assert_eq!(took(with(&[1, 2, 3], 1100)), (11 * MS + 110_000, 0.0));
@@ -189,7 +189,7 @@ fn a_large_batch_is_an_m_m_c_queue() {
     }
     let waits = blocked / (1.0 - load * (1.0 - blocked));
     let expected = waits * service_us / (f64::from(servers) * (1.0 - load));
-    let queue_time = replica.page().queue_time;
+    let queue_time = replica.scrape(0).queue_time;
     let mean = queue_time.sum_us as f64 / queue_time.count as f64;
     assert!((mean / expected - 1.0).abs() < 0.08, "{mean} instead of {expected}");
 }
@@ -251,7 +251,7 @@ proptest! {
         let last: Vec<_> = replica.take_served().collect();
         prop_assert!(last.iter().all(|one| one.at_us < one.first_token_us && one.first_token_us <= one.finished_us));
         done += last.len();
-        let page = replica.page().clone();
+        let page = replica.scrape(0).clone();
         prop_assert_eq!((page.succeeded, page.rejected), (done as u64, refused as u64));
         prop_assert_eq!((page.waiting, page.running, page.kv_usage), (0, 0, 0.0));
         prop_assert_eq!((page.generation_tokens, page.generation_tokens_of_answered), (tokens, tokens));
@@ -272,13 +272,13 @@ proptest! {
             let _ = coarse.offer(offered(arrival, now), now);
             let _ = fine.offer(offered(arrival, now), now);
         }
-        prop_assert_eq!(coarse.page(), fine.page());
+        prop_assert_eq!(coarse.scrape(0), fine.scrape(0));
         coarse.advance(now + 10_000_000_000);
         for look in 0..200 {
             fine.advance(now + look * 777 * MS);
         }
         fine.advance(now + 10_000_000_000);
-        prop_assert_eq!(coarse.page(), fine.page());
+        prop_assert_eq!(coarse.scrape(0), fine.scrape(0));
         prop_assert!(coarse.take_served().eq(fine.take_served()));
     }
 }
