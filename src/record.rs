@@ -10,6 +10,7 @@ use tokio::{
     io::AsyncWriteExt,
     sync::mpsc,
 };
+use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
 use scaler_core::endpoint::traffic::RecordLine;
@@ -24,7 +25,7 @@ const WAITING: usize = 4;
 pub struct RecordOptions {
     pub file: PathBuf,
     /// Bytes after which the file becomes FILE.1, in place of the one before, and another is
-    /// begun. So twice as much is the most that is kept.
+    /// begun. So about twice as much is kept: a minute is not divided.
     pub limit: u64,
 }
 
@@ -48,6 +49,18 @@ pub struct Recorder {
 }
 
 impl Recorder {
+    /// Opens the file and starts to write what comes through the sender; `None` where nothing is
+    /// to be recorded.
+    pub async fn begin(
+        options: Option<RecordOptions>,
+        tasks: &TaskTracker,
+    ) -> Result<Option<mpsc::Sender<Vec<RecordLine>>>, RecordError> {
+        let Some(options) = options else { return Ok(None) };
+        let (recorder, sender) = Self::open(options).await?;
+        tasks.spawn(recorder.run());
+        Ok(Some(sender))
+    }
+
     /// Opens the file, and goes on at its end. Lines are handed over through the sender.
     pub async fn open(options: RecordOptions) -> Result<(Self, mpsc::Sender<Vec<RecordLine>>), RecordError> {
         let failed = |source| RecordError { path: options.file.clone(), source };
@@ -59,7 +72,7 @@ impl Recorder {
     }
 
     /// Writes until the senders are gone.
-    pub async fn run(mut self) {
+    async fn run(mut self) {
         let mut text = String::new();
         while let Some(lines) = self.lines.recv().await {
             text.clear();
@@ -142,7 +155,7 @@ mod tests {
 
     async fn record(options: &RecordOptions, minutes: std::ops::Range<u64>) {
         let (recorder, sender) = Recorder::open(options.clone()).await.unwrap();
-        let running = tokio_util::task::TaskTracker::new().spawn(recorder.run());
+        let running = TaskTracker::new().spawn(recorder.run());
         for minute in minutes {
             sender.send(vec![line(minute)]).await.unwrap();
         }

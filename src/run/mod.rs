@@ -210,11 +210,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .build_v1()
         .map_err(|source| StartError::Reflection { source })?;
 
-    let (mut recorder, mut record) = (None, None);
-    if let Some(options) = options.record.clone() {
-        let (opened, lines) = Recorder::open(options).await?;
-        (recorder, record) = (Some(opened), Some(lines));
-    }
+    let record = Recorder::begin(options.record.clone(), tasks).await?;
 
     // From here on nothing fails.
     let (commands, command_inbox) = mpsc::unbounded_channel();
@@ -242,9 +238,6 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     );
     let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
-    if let Some(recorder) = recorder {
-        tasks.spawn(recorder.run());
-    }
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
         .recording(record)
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
