@@ -197,8 +197,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = kube_client::connect(&options.access).await?;
-            cluster = Some((client, options.as_ref().clone()));
+            cluster = Some((kube_client::connect(&options.access).await?, options.as_ref().clone()));
         }
     }
     let sockets = Sockets::bind(&options)?;
@@ -244,8 +243,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
     let broken = CancellationToken::new();
-    let aggregator =
-        tasks.spawn(supervised(aggregator.run(inbox, aggregator_cancel.clone()), broken.clone()));
+    let aggregating = aggregator.run(inbox, aggregator_cancel.clone());
+    let aggregator = tasks.spawn(supervised(aggregating, broken.clone()));
     if let Some(discovery) = file_discovery {
         tasks.spawn(supervised(discovery, broken.clone()));
     }
@@ -277,8 +276,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let health_serving = serve_health(sockets.health, &life);
     let admin = Admin { metrics, readiness: life.gates.readiness(), questions };
     serve_pages(sockets.metrics, admin, &life);
-    let Addresses { grpc, metrics, health } = addresses;
-    info!(%grpc, %metrics, %health, "started");
+    info!(grpc = %addresses.grpc, metrics = %addresses.metrics, health = %addresses.health, "started");
     Ok(Running {
         addresses,
         shutdown_delay: options.shutdown_delay,

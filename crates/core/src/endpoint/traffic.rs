@@ -371,7 +371,7 @@ mod tests {
             scaled_object: "phi-4".into(),
             traffic: Traffic {
                 at: at(0),
-                length: Duration::from_millis(60_000),
+                length: MINUTE,
                 arrivals: Some(71.0),
                 prompt_tokens: Some(1_155.123_456),
                 generation_tokens: None,
