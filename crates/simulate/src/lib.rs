@@ -4,6 +4,8 @@
 //! Time is whole microseconds from the trace's start, whatever is random comes from one seed,
 //! and nothing depends on the machine's `libm`: the same input gives the same bytes everywhere.
 
+pub mod cli;
+pub mod compare;
 pub mod engine;
 pub mod fleet;
 pub mod fluid;
