@@ -36,6 +36,7 @@ use crate::{
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
+    record::{RecordError, RecordOptions, Recorder},
     scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
     serve::{
         admin::Admin,
@@ -72,6 +73,8 @@ pub struct RunOptions {
     pub wake_authorities: Option<PathBuf>,
     /// The largest page that is read, in bytes.
     pub page_limit: usize,
+    /// Where traffic is recorded, if it is.
+    pub record: Option<RecordOptions>,
 }
 
 /// Where endpoints come from, and with that how KEDA is served.
@@ -99,6 +102,7 @@ impl RunOptions {
             wake_pace: Pace::default(),
             wake_authorities: None,
             page_limit: DEFAULT_MAX_BODY,
+            record: None,
         }
     }
 }
@@ -118,6 +122,8 @@ pub enum StartError {
     Client { source: crate::scrape::ClientError },
     #[error(transparent)]
     WakeClient(#[from] SourceClientError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }
@@ -191,8 +197,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = kube_client::connect(&options.access).await?;
-            cluster = Some((client, options.as_ref().clone()));
+            cluster = Some((kube_client::connect(&options.access).await?, options.as_ref().clone()));
         }
     }
     let sockets = Sockets::bind(&options)?;
@@ -203,6 +208,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|source| StartError::Reflection { source })?;
+
+    let record = Recorder::begin(options.record.clone(), tasks).await?;
 
     // From here on nothing fails.
     let (commands, command_inbox) = mpsc::unbounded_channel();
@@ -231,12 +238,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
+        .recording(record)
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
     let broken = CancellationToken::new();
-    let aggregator =
-        tasks.spawn(supervised(aggregator.run(inbox, aggregator_cancel.clone()), broken.clone()));
+    let aggregating = aggregator.run(inbox, aggregator_cancel.clone());
+    let aggregator = tasks.spawn(supervised(aggregating, broken.clone()));
     if let Some(discovery) = file_discovery {
         tasks.spawn(supervised(discovery, broken.clone()));
     }
@@ -268,8 +276,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let health_serving = serve_health(sockets.health, &life);
     let admin = Admin { metrics, readiness: life.gates.readiness(), questions };
     serve_pages(sockets.metrics, admin, &life);
-    let Addresses { grpc, metrics, health } = addresses;
-    info!(%grpc, %metrics, %health, "started");
+    info!(grpc = %addresses.grpc, metrics = %addresses.metrics, health = %addresses.health, "started");
     Ok(Running {
         addresses,
         shutdown_delay: options.shutdown_delay,

@@ -55,6 +55,12 @@ impl MetricName {
         Ok(Self(name.into()))
     }
 
+    /// The name of a family that this program knows.
+    pub(crate) fn known(name: &'static str) -> Self {
+        debug_assert!(Self::parse(name).is_ok(), "{name}");
+        Self(name.into())
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0

@@ -27,7 +27,7 @@ use crate::{
         file::{Options, TraceFile},
         format::Format,
         prometheus,
-        scaled::Scaling,
+        scaled::{Part, Scaling},
     },
     world::{ColdStart, NodeStart, Router, SECOND, Slo, World},
 };
@@ -62,6 +62,12 @@ pub struct Args {
     /// Seconds for each second of the trace.
     #[arg(long, default_value_t = 1.0)]
     stretch: f64,
+    /// Leaves so much of each trace out at its start, as 2h or 86400s.
+    #[arg(long, value_parser = values::time_us)]
+    skip: Option<u64>,
+    /// Replays no more of each trace than this.
+    #[arg(long = "for", value_parser = values::time_us)]
+    length: Option<u64>,
     /// The model and its GPUs: one of those that --models lists.
     #[arg(long, default_value = "phi-4@a100")]
     model: String,
@@ -250,7 +256,12 @@ impl Args {
         let open = |scale: f64| -> anyhow::Result<TraceFile> {
             let scaling = Scaling::of(scale, self.stretch)?;
             let target = self.target.clone();
-            Ok(TraceFile::new(path, Options { format: self.format, scaling, seed: 1, target })?)
+            let seconds = |us: u64| us as f64 / 1e6;
+            let part = Part {
+                skipped: self.skip.map_or(0.0, seconds),
+                length: self.length.map_or(f64::INFINITY, seconds),
+            };
+            Ok(TraceFile::new(path, Options { format: self.format, part, scaling, seed: 1, target })?)
         };
         let scale = match self.need {
             Some(need) => {

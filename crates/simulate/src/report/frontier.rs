@@ -1,6 +1,6 @@
 //! The frontier: who missed a target against what it cost, a curve for each policy.
 
-use std::collections::BTreeMap;
+use std::{cmp::Ordering, collections::BTreeMap};
 
 use super::{
     group::{Cell, named},
@@ -106,19 +106,22 @@ impl Frontier {
         } else {
             Scale::between(0.0, 1.0, label)
         };
-        let y = Scale::logarithmic(LOWEST, 1.0, |share| format!("{}%", number(share * 100.0)));
+        let y = Scale::logarithmic(LOWEST, 1.0, |share| {
+            let or_less = if share <= LOWEST * 1.001 { "≤ " } else { "" };
+            format!("{or_less}{}%", number(share * 100.0))
+        });
         let mut chart = Chart::new(height, x, y);
         chart.line([(0.0, 0.02), (f64::MAX, 0.02)], "eight thin dashed");
         for (policy, ink) in self.policies() {
-            let mut spots: Vec<&Spot> = self
-                .spots
-                .iter()
-                .filter(|spot| spot.policy == policy && (!self.relative || spot.cost <= DEAREST))
-                .collect();
-            spots.sort_by(|one, other| one.cost.total_cmp(&other.cost));
-            chart.line(spots.iter().map(|spot| (spot.cost, spot.violations)), ink.line);
-            let radius = if spots.len() > 1 { 3.0 } else { 5.0 };
-            for spot in spots {
+            let drawn = |spot: &&Spot| !self.relative || spot.cost <= DEAREST;
+            let efficient: Vec<&Spot> = self.efficient(policy).into_iter().filter(drawn).collect();
+            chart.line(efficient.iter().map(|spot| (spot.cost, spot.violations)), ink.line);
+            for spot in self.spots.iter().filter(|spot| spot.policy == policy).filter(drawn) {
+                let radius = match efficient.as_slice() {
+                    _ if !efficient.contains(&spot) => 1.75,
+                    [_] => 5.0,
+                    _ => 3.5,
+                };
                 let title = format!(
                     "{}: {}% missed at {}{}",
                     named(&spot.policy, &spot.setting),
@@ -150,12 +153,28 @@ impl Frontier {
         self.chart(340.0).file(860.0, title, self.axes(), &legend)
     }
 
+    /// The settings of a policy that are worth their cost, cheapest first: each misses fewer
+    /// requests than every cheaper one.
+    #[must_use]
+    pub fn efficient(&self, policy: &str) -> Vec<&Spot> {
+        let mut spots: Vec<&Spot> = self.spots.iter().filter(|spot| spot.policy == policy).collect();
+        spots.sort_by(|one, other| {
+            (one.cost, one.violations).partial_cmp(&(other.cost, other.violations)).unwrap_or(Ordering::Equal)
+        });
+        let mut least = f64::INFINITY;
+        spots.retain(|spot| {
+            let better = spot.violations < least;
+            least = least.min(spot.violations);
+            better
+        });
+        spots
+    }
+
     /// The violations of a policy at a cost: the least of its settings up to it, and of the
     /// mixtures of two neighbours. `None` where every setting is dearer.
     #[must_use]
     pub fn violations_at(&self, policy: &str, cost: f64) -> Option<f64> {
-        let mut spots: Vec<&Spot> = self.spots.iter().filter(|spot| spot.policy == policy).collect();
-        spots.sort_by(|one, other| one.cost.total_cmp(&other.cost));
+        let spots = self.efficient(policy);
         let affordable = spots.iter().filter(|spot| spot.cost <= cost).map(|spot| spot.violations);
         let mixed = spots.windows(2).filter(|pair| pair[0].cost <= cost && cost < pair[1].cost).map(|pair| {
             let share = (cost - pair[0].cost) / (pair[1].cost - pair[0].cost);
@@ -168,8 +187,7 @@ impl Frontier {
     /// neighbouring settings included; `None` where none of its settings gets there.
     #[must_use]
     pub fn cost_at(&self, policy: &str, violations: f64) -> Option<f64> {
-        let mut spots: Vec<&Spot> = self.spots.iter().filter(|spot| spot.policy == policy).collect();
-        spots.sort_by(|one, other| one.cost.total_cmp(&other.cost));
+        let spots = self.efficient(policy);
         let reached = spots.iter().filter(|spot| spot.violations <= violations).map(|spot| spot.cost);
         let mixed = spots
             .windows(2)
@@ -225,6 +243,20 @@ mod tests {
         assert!(close(frontier.cost_at("concurrency", 0.10), 2.0));
         assert!(close(frontier.cost_at("concurrency", 0.02), 2.0 + 0.08 / 0.09));
         assert_eq!(frontier.cost_at("concurrency", 0.001), None);
+    }
+
+    #[test]
+    fn a_setting_that_costs_more_and_misses_more_is_not_on_the_curve() {
+        let spots = vec![
+            spot("concurrency", "target=8", 2.5, 0.0),
+            spot("concurrency", "target=16", 1.9, 0.01),
+            spot("concurrency", "target=32", 2.8, 0.1),
+            spot("concurrency", "target=64", 1.9, 0.2),
+        ];
+        let frontier = Frontier { spots, relative: true };
+        let settings: Vec<&str> =
+            frontier.efficient("concurrency").into_iter().map(|spot| spot.setting.as_str()).collect();
+        assert_eq!(settings, ["target=16", "target=8"]);
     }
 
     #[test]

@@ -11,8 +11,8 @@ use super::{
     rates::{Columns, Rates},
     record::Record,
     row::{Layout, Row, shown},
-    scaled::{Scaler, Scaling},
-    window::{Drawn, Windows},
+    scaled::{Part, Scaler, Scaling},
+    window::{Drawn, Windows, microseconds},
 };
 
 /// How a file is read.
@@ -20,6 +20,7 @@ use super::{
 pub struct Options {
     /// Told from the file's first line where it is not given.
     pub format: Option<Format>,
+    pub part: Part,
     pub scaling: Scaling,
     /// Of what is drawn: arrivals and lengths of windows, and copies.
     pub seed: u64,
@@ -162,6 +163,7 @@ impl TraceFile {
                 Source::Log(Box::new(ScaledLog {
                     log: Log::new(lines, layout, first),
                     scaler: Scaler::new(scaling, seed),
+                    part: self.options.part,
                     taken_last: 0,
                     ended: false,
                     unique: 0,
@@ -172,7 +174,7 @@ impl TraceFile {
     }
 
     fn drawn(&self, windows: Box<dyn Windows>) -> Requests {
-        let drawn = Drawn::new(windows, self.options.scaling, self.options.seed);
+        let drawn = Drawn::new(windows, self.options.part, self.options.scaling, self.options.seed);
         Requests { file: self.clone(), source: Source::Windows(Box::new(drawn)), ended: false }
     }
 }
@@ -211,6 +213,7 @@ impl Source {
 struct ScaledLog {
     log: Log,
     scaler: Scaler,
+    part: Part,
     taken_last: u64,
     ended: bool,
     /// Blocks so far that were named because the trace does not name them.
@@ -227,9 +230,16 @@ impl ScaledLog {
                 return Ok(None);
             }
             match self.log.next_row()? {
-                Some(row) => {
-                    self.taken_last = row.at;
-                    self.scaler.take(&row);
+                Some(mut row) => {
+                    let at = row.at as f64 / 1e6 - self.part.skipped;
+                    if at >= self.part.length {
+                        // The rest is not read.
+                        self.ended = true;
+                    } else if at >= 0.0 {
+                        row.at = microseconds(at);
+                        self.taken_last = row.at;
+                        self.scaler.take(&row);
+                    }
                 }
                 None => self.ended = true,
             }

@@ -192,7 +192,7 @@ impl Windows for Record {
 mod tests {
     use std::io::Cursor;
 
-    use super::*;
+    use super::{super::format::Format, *};
 
     fn line(minute: u32, target: &str, arrivals: &str, lengths: &str) -> String {
         format!(
@@ -234,6 +234,34 @@ mod tests {
                 "1 minutes before the first finished request were left out: lengths are not known there"
             ]
         );
+    }
+
+    #[test]
+    fn what_the_scaler_writes_is_what_is_read() {
+        use scaler_core::{
+            endpoint::traffic::{RecordLine, Traffic},
+            time::Moment,
+        };
+        let mut text = String::new();
+        for (minute, arrivals) in [(0, Some(120.0)), (1, None)] {
+            let at = Moment::from_unix(std::time::Duration::from_secs(1_764_064_980 + minute * 60));
+            let length = std::time::Duration::from_secs(60);
+            let (prompt_tokens, generation_tokens) = (Some(1_155.0), Some(211.5));
+            let line = RecordLine {
+                namespace: "team-a".into(),
+                scaled_object: "phi-4".into(),
+                traffic: Traffic { at, length, arrivals, prompt_tokens, generation_tokens },
+                replicas: Some(2),
+                values: vec![("vllm:num_requests_waiting".into(), None)],
+            };
+            line.write_to(&mut text);
+        }
+        assert_eq!(Format::of_first_line(text.lines().next().unwrap()), Some(Format::Record));
+        let mut record = record(text, Some("team-a/phi-4"));
+        let first = record.next_window().unwrap().unwrap();
+        assert_eq!((first.start, first.length, first.rate), (0.0, 60.0, 2.0));
+        assert_eq!(first.lengths, Some((Lengths::of_mean(1_155.0), Lengths::of_mean(211.5))));
+        assert_eq!(record.next_window().unwrap().map(|window| window.rate), Some(2.0));
     }
 
     #[test]

@@ -18,6 +18,32 @@ pub struct Scaling {
     stretch: f64,
 }
 
+/// The part of a trace that is replayed, in seconds of its own clock.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Part {
+    /// What is left out at its start, 0 or more.
+    pub skipped: f64,
+    /// What is replayed from there, above 0; infinite for all of it.
+    pub length: f64,
+}
+
+impl Default for Part {
+    fn default() -> Self {
+        Self { skipped: 0.0, length: f64::INFINITY }
+    }
+}
+
+impl Part {
+    /// The part of a span of time that lies within, counted from where it begins; `None` where
+    /// nothing does.
+    #[must_use]
+    pub fn within(self, start: f64, length: f64) -> Option<(f64, f64)> {
+        let from = (start - self.skipped).max(0.0);
+        let until = (start + length - self.skipped).min(self.length);
+        (until > from).then_some((from, until - from))
+    }
+}
+
 /// A factor that nothing can be multiplied by.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{flag} is `{found}`, where a number above 0 and at most {most} is allowed")]

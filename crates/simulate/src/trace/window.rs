@@ -5,7 +5,7 @@ use super::{
     Prefix, Request,
     draw::{Lengths, UnitGamma},
     log::{Findings, LogError},
-    scaled::Scaling,
+    scaled::{Part, Scaling},
 };
 use crate::random::Random;
 
@@ -43,6 +43,7 @@ pub trait Windows: Send {
 /// goes on at the next one's rate; so no window starts with an arrival for its own sake.
 pub struct Drawn {
     windows: Box<dyn Windows>,
+    part: Part,
     scaling: Scaling,
     window: Option<(Window, UnitGamma)>,
     /// Seconds.
@@ -59,18 +60,27 @@ impl std::fmt::Debug for Drawn {
 
 impl Drawn {
     #[must_use]
-    pub fn new(windows: Box<dyn Windows>, scaling: Scaling, seed: u64) -> Self {
+    pub fn new(windows: Box<dyn Windows>, part: Part, scaling: Scaling, seed: u64) -> Self {
         // One stream for the gaps and one for the lengths: that of the gaps then does not
         // depend on how many draws a length takes.
         let (arrivals, lengths) = (Random::stream(seed, 0xA1), Random::stream(seed, 0x1E));
-        Self { windows, scaling, window: None, now: 0.0, arrivals, lengths }
+        Self { windows, part, scaling, window: None, now: 0.0, arrivals, lengths }
     }
 
     /// Moves on to the next window; whether there is one.
     fn next_window(&mut self) -> Result<bool, LogError> {
-        let Some(mut window) = self.windows.next_window()? else {
-            self.window = None;
-            return Ok(false);
+        let mut window = loop {
+            let next = self.windows.next_window()?;
+            // What lies behind the part is not read.
+            let next = next.filter(|window| window.start < self.part.skipped + self.part.length);
+            let Some(mut window) = next else {
+                self.window = None;
+                return Ok(false);
+            };
+            if let Some((start, length)) = self.part.within(window.start, window.length) {
+                (window.start, window.length) = (start, length);
+                break window;
+            }
         };
         window.start *= self.scaling.stretch();
         window.length *= self.scaling.stretch();
@@ -149,7 +159,7 @@ mod tests {
 
     fn scaled(windows: Vec<Window>, scaling: Scaling, seed: u64) -> Vec<Request> {
         let listed = Listed(windows.into_iter(), Findings::default());
-        let mut drawn = Drawn::new(Box::new(listed), scaling, seed);
+        let mut drawn = Drawn::new(Box::new(listed), Part::default(), scaling, seed);
         std::iter::from_fn(|| drawn.next_request().unwrap()).collect()
     }
 
@@ -191,6 +201,22 @@ mod tests {
         let run = |seed| drawn(vec![window(0.0, 3.0, 2.5)], seed);
         assert_eq!(run(7), run(7));
         assert_ne!(run(7), run(8));
+    }
+
+    #[test]
+    fn a_part_begins_and_ends_within_windows() {
+        let windows = vec![window(0.0, 10.0, 1.0), window(600.0, 1.0, 1.0), window(1_200.0, 10.0, 1.0)];
+        let listed = Listed(windows.into_iter(), Findings::default());
+        let part = Part { skipped: 300.0, length: 1_000.0 };
+        let mut drawn = Drawn::new(Box::new(listed), part, Scaling::default(), 1);
+        let requests: Vec<Request> = std::iter::from_fn(|| drawn.next_request().unwrap()).collect();
+        let within = |from: u64, until: u64| {
+            requests.iter().filter(|request| (from..until).contains(&(request.at_us / 1_000_000))).count()
+        };
+        assert!((2_700..3_300).contains(&within(0, 300)), "{}", within(0, 300));
+        assert!((500..700).contains(&within(300, 900)), "{}", within(300, 900));
+        assert!((850..1_150).contains(&within(900, 1_000)), "{}", within(900, 1_000));
+        assert!(requests.iter().all(|request| request.at_us < 1_000_000_000));
     }
 
     #[test]

@@ -75,6 +75,21 @@ fn a_log_is_scaled() {
     assert!((means(&survey).0 - 1_155.0).abs() < 10.0, "{:?}", means(&survey));
 }
 
+#[test]
+fn a_part_of_a_log_begins_at_zero() {
+    let part = Part { skipped: 600.0, length: 300.0 };
+    let file =
+        TraceFile::new(&data("azure-llm-2023-conv.csv.gz"), Options { part, ..Options::default() }).unwrap();
+    let requests: Vec<Request> = file.open().unwrap().collect::<Result<_, _>>().unwrap();
+    assert!((1_000..2_500).contains(&requests.len()), "{}", requests.len());
+    assert!(requests[0].at_us < 2_000_000 && requests.last().unwrap().at_us < 300_000_000);
+    let whole = TraceFile::new(&data("azure-llm-2023-conv.csv.gz"), Options::default()).unwrap();
+    let mut skipped =
+        whole.open().unwrap().map(Result::unwrap).skip_while(|request| request.at_us < 600_000_000);
+    let first = skipped.next().unwrap();
+    assert_eq!(Request { at_us: first.at_us - 600_000_000, ..first }, requests[0]);
+}
+
 fn written(text: &str) -> (TempDir, PathBuf) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("trace.csv");
