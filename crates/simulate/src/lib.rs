@@ -16,6 +16,7 @@ pub mod page;
 pub mod policies;
 pub mod policy;
 pub mod preset;
+pub mod published;
 pub mod random;
 pub mod replay;
 pub mod report;
