@@ -59,6 +59,7 @@ pub const TRACES: [Replayed; 9] = [
     Replayed {
         name: "azure-large",
         file: "azure-llm-2023-conv.csv.gz",
+        model: "70b@h100x4",
         need: 20.0,
         max_replicas: 60,
         ..STEADY
@@ -69,7 +70,7 @@ pub const TRACES: [Replayed; 9] = [
         name: "m-small",
         file: "servegen-m-small-10min.csv.gz",
         model: "70b@a100x4",
-        hours: Some((24, 4)),
+        hours: Some((24, 3)),
         ..STEADY
     },
     Replayed {
@@ -101,8 +102,8 @@ pub const TRACES: [Replayed; 9] = [
     Replayed {
         name: "days",
         file: "stress-days.csv",
-        model: "70b@h100x8",
-        need: 3.0,
+        model: "70b@a100x4",
+        need: 2.0,
         recorded: false,
         ..STEADY
     },
