@@ -188,7 +188,10 @@ fn provisioned(annotations: &BTreeMap<String, String>) -> Result<Value, String> 
     let facts = Facts { wake: Wake::Tried(Readability::Readable), ..Facts::default() };
     let spec = match annotations::decide(Source::InferenceSet, whole, &facts) {
         Provisioned::Provision { spec, .. } => spec,
-        Provisioned::Refused(refusal) => return Err(refusal.to_string()),
+        Provisioned::Refused(refusals) => {
+            let each: Vec<_> = refusals.iter().map(ToString::to_string).collect();
+            return Err(each.join("; "));
+        }
         Provisioned::Off => return Err("the annotations do not ask for autoscaling".to_owned()),
         Provisioned::Waiting => return Err("the annotations do not say how far to scale".to_owned()),
     };
