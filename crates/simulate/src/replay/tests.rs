@@ -76,8 +76,8 @@ impl Policy for Concurrency {
             seen.pods.iter().filter_map(|pod| pod.page).map(|page| page.running + page.waiting).sum();
         let gateway = seen.gateway.map_or(0, |gateway| gateway.held);
         let total = f64::from(in_pods + gateway);
-        let target = crate::hpa::Target::AverageValue(self.target);
-        let metrics = vec![crate::hpa::Metric { total: Some(total), target }];
+        let target = hpa::Target::AverageValue(self.target);
+        let metrics = vec![hpa::Metric { total: Some(total), target }];
         Decision::Scaler { metrics, active: Some(total > 0.0) }
     }
 }
