@@ -51,7 +51,7 @@ pub fn replicas_at_start(world: &World, trace: &dyn Trace) -> Result<u32, TraceE
         held += token_seconds(&request, world.slo.tpot_us);
     }
     let wanted = world.start_margin * replicas(world, work, held, START_US);
-    Ok(crate::hpa::ceiling(wanted).clamp(world.min_replicas, world.max_replicas))
+    Ok(hpa::ceiling(wanted).clamp(world.min_replicas, world.max_replicas))
 }
 
 /// The replicas, not rounded, that the whole trace needs on average.

@@ -4,12 +4,13 @@
 //! Time is whole microseconds from the trace's start, whatever is random comes from one seed,
 //! and nothing depends on the machine's `libm`: the same input gives the same bytes everywhere.
 
+pub use hpa;
+
 pub mod cli;
 pub mod compare;
 pub mod engine;
 pub mod fleet;
 pub mod fluid;
-pub mod hpa;
 pub mod keda;
 pub mod outcome;
 pub mod page;

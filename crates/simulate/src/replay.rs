@@ -4,7 +4,7 @@ use std::{collections::VecDeque, time::Duration};
 
 use crate::{
     engine::Offered,
-    fleet::Fleet,
+    fleet::{Census, Fleet},
     fluid,
     hpa::{Hpa, ScaleTarget},
     keda::Keda,
@@ -52,6 +52,8 @@ struct Run<'a> {
     next_second_us: u64,
     next_dispatch_us: u64,
     fleet: Fleet,
+    /// The fleet since the last second.
+    census: Census,
     gateway: Gateway,
     score: Score,
     hpa: Hpa,
@@ -73,6 +75,7 @@ impl<'a> Run<'a> {
         let sync_phase = u64::from(phases.below(15));
         let poll_seconds = u32::try_from(scaling.polling_interval_us / SECOND).unwrap_or(u32::MAX).max(1);
         let keda = Keda::new(&scaling, u64::from(phases.below(poll_seconds)) * SECOND);
+        let fleet = Fleet::new(world, replicas);
         let mut run = Self {
             world,
             arrivals,
@@ -81,7 +84,8 @@ impl<'a> Run<'a> {
             retries: VecDeque::new(),
             next_second_us: SECOND,
             next_dispatch_us: u64::MAX,
-            fleet: Fleet::new(world, replicas),
+            census: fleet.census(0),
+            fleet,
             gateway: Gateway::new(world),
             score: Score::new(world.slo, world.warm_up_us),
             hpa: Hpa::new(scaling.behavior),
@@ -167,11 +171,11 @@ impl<'a> Run<'a> {
             self.score.lost(offered.request.at_us);
         }
         let spec_replicas = self.fleet.spec_replicas();
-        let census = self.fleet.census(now_us);
-        if self.next_arrival.is_some() {
+        if self.next_arrival.is_some() || now_us < self.last_arrival_us + SECOND {
             let queued = self.fleet.held().0 + self.gateway.held();
-            self.score.second(now_us, spec_replicas, census, queued);
+            self.score.second(now_us, spec_replicas, self.census, queued);
         }
+        let census = self.fleet.census(now_us);
         let decision = policy.decide(&Seen {
             now_us,
             spec_replicas,
@@ -197,6 +201,7 @@ impl<'a> Run<'a> {
             self.score.scaled(spec_replicas, wanted, now_us);
             self.fleet.scale_to(wanted, now_us);
         }
+        self.census = self.fleet.census(now_us);
     }
 
     fn take_answers(&mut self) {

@@ -2,6 +2,8 @@
 //! `TestStoreScaleEvents`, `TestNormalizeDesiredReplicasWithBehavior`) and of
 //! `replica_calculator.go`.
 
+mod runs;
+
 use super::*;
 
 const NOW: Duration = Duration::from_secs(100_000);
