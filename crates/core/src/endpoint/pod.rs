@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{page_choice::PageKind, window::Window};
 use crate::{
+    config::trigger::{Aggregation, PolicyKind, Rule, Trigger},
     fleet::model::{Endpoint, Readiness},
     names::MetricName,
     page::sample::{Histogram, PodSample, Reading},
@@ -58,6 +59,31 @@ impl fmt::Display for Phase {
 pub struct WindowKey {
     pub metric: MetricName,
     pub span: Duration,
+}
+
+impl WindowKey {
+    /// The windows that `trigger` reads.
+    #[must_use]
+    pub fn of(trigger: &Trigger) -> Vec<Self> {
+        match &trigger.rule {
+            Rule::Single { metric, aggregation, .. } => match aggregation {
+                Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
+                    vec![Self { metric: metric.clone(), span: *window }]
+                }
+                Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max | Aggregation::Gate => vec![],
+            },
+            Rule::Policy(policy) => policy
+                .metrics
+                .iter()
+                .filter_map(|metric| match metric.kind {
+                    PolicyKind::Histogram { window, .. } => {
+                        Some(Self { metric: metric.name.clone(), span: window })
+                    }
+                    PolicyKind::Gauge => None,
+                })
+                .collect(),
+        }
+    }
 }
 
 /// An endpoint and all that its scrapes have told. Owned by the aggregator.
