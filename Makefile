@@ -6,6 +6,7 @@ include mk/chart.mk
 include mk/image.mk
 include mk/e2e.mk
 include mk/fuzz.mk
+include mk/simulate.mk
 
 .PHONY: help
 help: ## This list.

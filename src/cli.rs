@@ -105,6 +105,15 @@ pub struct RunArgs {
     /// The largest metrics page that is read, in bytes.
     #[arg(long, value_name = "BYTES", env = "KEDA_KAITO_SCALER_PAGE_LIMIT", default_value_t = 8 << 20)]
     pub page_limit: usize,
+    /// Append the traffic of every target to this file, a JSON line a minute, for `simulate` to
+    /// replay. docs/simulate.md says what is in it.
+    #[arg(long, value_name = "FILE", env = "KEDA_KAITO_SCALER_RECORD")]
+    pub record: Option<PathBuf>,
+    /// Bytes after which that file becomes FILE.1, in place of the one before, and another is
+    /// begun. At least 1048576.
+    #[arg(long, value_name = "BYTES", env = "KEDA_KAITO_SCALER_RECORD_LIMIT", default_value_t = 64 << 20,
+          value_parser = clap::value_parser!(u64).range(crate::record::LEAST_LIMIT..))]
+    pub record_limit: u64,
     #[command(flatten)]
     pub cluster: ClusterArgs,
     #[command(flatten)]

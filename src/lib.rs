@@ -13,6 +13,7 @@ pub mod open_files;
 pub mod pki;
 pub mod provision;
 pub mod readiness;
+pub mod record;
 pub mod run;
 pub mod scrape;
 pub mod serve;

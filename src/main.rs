@@ -21,6 +21,7 @@ use keda_kaito_scaler::{
     cluster::client::{self, ClusterAccess, Rate},
     error_chain, open_files,
     pki::{self, store::Settings},
+    record::RecordOptions,
     run::{
         self, RunOptions, Source, StartError,
         cluster::{ClusterOptions, Election},
@@ -79,7 +80,8 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
                 error @ (StartError::InsecureAddress(_)
                 | StartError::File(_)
                 | StartError::Cluster(_)
-                | StartError::WakeClient(_)),
+                | StartError::WakeClient(_)
+                | StartError::Record(_)),
             ) => {
                 eprintln!("error: {}", error_chain(&error));
                 return Ok(ExitCode::from(BAD_INPUT));
@@ -142,6 +144,7 @@ fn run_options(args: RunArgs) -> Result<RunOptions, String> {
         wake_pace: Pace { asleep: args.wake_interval, budget: args.wake_budget },
         wake_authorities: args.wake_source_ca,
         page_limit: args.page_limit,
+        record: args.record.map(|file| RecordOptions { file, limit: args.record_limit }),
     })
 }
 

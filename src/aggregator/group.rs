@@ -9,7 +9,7 @@ use crate::{
     wake::SourcePlan,
 };
 use scaler_core::{
-    config::trigger::{PageSource, Rule, Trigger},
+    config::trigger::{PageSource, Trigger},
     decision::{
         activation::Activation,
         evaluate::{self, Observed},
@@ -20,12 +20,13 @@ use scaler_core::{
     endpoint::{
         pod::{Phase, Pod, WindowKey},
         staleness::staleness_limit,
+        traffic::{self, Reached, RecordLine, TrafficMeter},
     },
     fleet::{
         model::{InferenceSet, Readiness},
         shortage::Shortage,
     },
-    names::{InferenceSetKey, MetricName, PodUid},
+    names::{InferenceSetKey, PodUid},
     page::{SharedWanted, Wanted, usage::Misuse},
     time::Moment,
     wake::{Source, SourceState},
@@ -81,6 +82,8 @@ pub(super) struct Group {
     evaluated: Option<Moment>,
     /// When the newest sample was read that the next evaluation takes in.
     newest: Option<Moment>,
+    /// What is recorded of the traffic, where it is.
+    meter: Option<TrafficMeter>,
 }
 
 /// What one evaluation of a group changed.
@@ -117,6 +120,7 @@ impl Group {
             phases: [0; Phase::ALL.len()],
             evaluated: None,
             newest: None,
+            meter: None,
         }
     }
 
@@ -184,7 +188,8 @@ impl Group {
     /// Recomputes what all targets together want of each page.
     fn want(&mut self, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
         let triggers = || self.members.iter().map(|member| &member.target.trigger);
-        let wanted = shared.of(triggers().flat_map(Trigger::wanted_metrics));
+        let recorded = self.meter.iter().flat_map(|_| traffic::wanted());
+        let wanted = shared.of(triggers().flat_map(Trigger::wanted_metrics).chain(recorded));
         if wanted != self.wanted {
             self.wanted = wanted;
             // They have to be asked again before it can be said what they lack.
@@ -192,7 +197,7 @@ impl Group {
         }
         self.interval = triggers().map(|t| t.scrape_interval).min().unwrap_or(self.interval);
         self.windows.clear();
-        for key in triggers().flat_map(windows) {
+        for key in triggers().flat_map(WindowKey::of) {
             if !self.windows.contains(&key) {
                 self.windows.push(key);
             }
@@ -283,6 +288,9 @@ impl Group {
         match report.outcome {
             Ok(scraped) => {
                 pod.speak_for(staleness);
+                if let Some(meter) = &mut self.meter {
+                    meter.sampled(&report.id.uid, pod.endpoint.since, &scraped.sample);
+                }
                 pod.sampled(report.at, scraped.page, scraped.sample);
             }
             Err(error) => pod.failed(error.to_string().into()),
@@ -382,6 +390,55 @@ impl Group {
         evaluation
     }
 
+    /// Records the traffic from now on.
+    pub(super) fn record(&mut self, now: Moment, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
+        if self.meter.is_none() {
+            self.meter = Some(TrafficMeter::new(now));
+            self.want(shared, scraper);
+        }
+    }
+
+    /// Ends a minute of the record: a line for each ScaledObject. Empty where nothing is
+    /// recorded or nothing is known of the InferenceSet.
+    pub(super) fn end_minute(&mut self, now: Moment, gateways: &Gateways) -> Vec<RecordLine> {
+        let staleness = self.staleness();
+        let (Some(meter), Some(set)) = (&mut self.meter, &self.set) else { return Vec::new() };
+        let phases = || self.pods.iter().map(|pod| pod.phase(now, staleness));
+        let reached = Reached {
+            replicas: set.replicas,
+            known: phases().filter(|phase| matches!(phase, Phase::Serving | Phase::Sleeping)).count(),
+            unknown: phases().filter(|phase| *phase == Phase::Stale).count(),
+        };
+        let named = self.members.iter().find_map(|member| member.target.trigger.wake_source.as_ref());
+        meter.gateway(
+            gateways.of(set, named).and_then(|gateway| gateway.demand(now)).map(|demand| demand.amount()),
+        );
+        let traffic = meter.end_minute(now, reached, |uid| self.by_uid.contains_key(uid));
+        let mut lines: Vec<RecordLine> = Vec::new();
+        for Member { target, .. } in &self.members {
+            let same = |line: &RecordLine| {
+                line.namespace == target.namespace && line.scaled_object == target.scaled_object
+            };
+            let index = lines.iter().position(same).unwrap_or_else(|| {
+                lines.push(RecordLine {
+                    namespace: target.namespace.clone(),
+                    scaled_object: target.scaled_object.clone(),
+                    traffic,
+                    replicas: Some(set.replicas),
+                    values: Vec::new(),
+                });
+                lines.len() - 1
+            });
+            let snapshot = target.snapshot();
+            let values = target.specs.iter().zip(&snapshot.values);
+            let values = values.map(|(spec, value)| {
+                (spec.name.as_str().into(), value.as_ref().ok().map(|value| value.number()))
+            });
+            lines[index].values.extend(values);
+        }
+        lines
+    }
+
     /// Takes the group's endpoints out of the counts by phase.
     pub(super) fn forget_phases(&mut self) -> [i64; Phase::ALL.len()] {
         std::mem::take(&mut self.phases).map(|count| -count)
@@ -411,19 +468,5 @@ impl Member {
             sampled: newest,
         };
         self.target.publish(Arc::new(snapshot), push);
-    }
-}
-
-/// The windows that a trigger reads.
-fn windows(trigger: &Trigger) -> Vec<WindowKey> {
-    let key = |metric: &MetricName, window: Option<Duration>| {
-        window.map(|span| WindowKey { metric: metric.clone(), span })
-    };
-    match &trigger.rule {
-        Rule::Single { metric, aggregation, .. } => key(metric, aggregation.window()).into_iter().collect(),
-        Rule::Policy(policy) => {
-            let metrics = policy.metrics.iter();
-            metrics.filter_map(|metric| key(&metric.name, metric.kind.window())).collect()
-        }
     }
 }

@@ -15,7 +15,10 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::{
+    sync::{mpsc, oneshot},
+    time::MissedTickBehavior,
+};
 use tokio_stream::StreamExt;
 use tokio_util::{
     sync::CancellationToken,
@@ -40,7 +43,10 @@ use crate::{
 use clock::Clock;
 use scaler_core::{
     decision::{evaluate::WATCH_SILENCE, warning::Trouble},
-    endpoint::pod::Phase,
+    endpoint::{
+        pod::Phase,
+        traffic::{MINUTE, RecordLine, next_minute},
+    },
     fleet::model::{FleetEvent, InferenceSet},
     names::InferenceSetKey,
     page::SharedWanted,
@@ -93,6 +99,8 @@ pub struct Aggregator<S> {
     metrics: Metrics,
     /// To whoever makes events of them.
     troubles: Option<mpsc::Sender<TroubleReport>>,
+    /// To the writer of the record of traffic, where there is one.
+    record: Option<mpsc::Sender<Vec<RecordLine>>>,
     fleet: HashMap<InferenceSetKey, InferenceSet>,
     /// When discovery was last heard from; `None` before its first word.
     heard: Option<Moment>,
@@ -116,6 +124,7 @@ impl<S: Scraper> Aggregator<S> {
             targets,
             metrics,
             troubles: None,
+            record: None,
             fleet: HashMap::new(),
             heard: None,
             groups: HashMap::new(),
@@ -135,10 +144,19 @@ impl<S: Scraper> Aggregator<S> {
         self
     }
 
+    /// Where the lines of the record of traffic go; `None` records nothing.
+    #[must_use]
+    pub fn recording(mut self, record: Option<mpsc::Sender<Vec<RecordLine>>>) -> Self {
+        self.record = record;
+        self
+    }
+
     /// Runs until `cancel`, and gives the scraper back to be shut down.
     pub async fn run(mut self, mut inbox: Inbox, cancel: CancellationToken) -> S {
         let mut reports = Vec::with_capacity(BATCH);
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut minute = tokio::time::interval_at(self.clock.instant(next_minute(self.clock.now())), MINUTE);
+        minute.set_missed_tick_behavior(MissedTickBehavior::Skip);
         loop {
             tokio::select! {
                 biased;
@@ -154,6 +172,7 @@ impl<S: Scraper> Aggregator<S> {
                     self.scraper.tend();
                     self.expire();
                 }
+                _ = minute.tick(), if self.record.is_some() => self.end_minute(),
                 Some(report) = inbox.sources.recv() => self.source_read(report),
                 count = inbox.reports.recv_many(&mut reports, BATCH), if !inbox.reports.is_closed() => {
                     if count > 0 {
@@ -187,8 +206,38 @@ impl<S: Scraper> Aggregator<S> {
             group
         });
         group.join(target, now, shared, &mut self.scraper);
+        self.record_set(&key.set, now);
         self.follow_sources(&key.set);
         self.touch(&key);
+    }
+
+    /// Records the traffic of an InferenceSet, where traffic is recorded. Groups of one set that
+    /// read different pages see the same requests: the first one's are recorded.
+    fn record_set(&mut self, set: &InferenceSetKey, now: Moment) {
+        let first = self.by_set.get(set).and_then(|keys| keys.first());
+        if self.record.is_some()
+            && let Some(group) = first.and_then(|key| self.groups.get_mut(key))
+        {
+            group.record(now, &mut self.wanted, &mut self.scraper);
+        }
+    }
+
+    /// Hands the lines of the minute that ends to their writer.
+    fn end_minute(&mut self) {
+        let now = self.clock.now();
+        let sets: Vec<_> = self.by_set.keys().cloned().collect();
+        let mut lines = Vec::new();
+        for set in &sets {
+            self.record_set(set, now);
+            let first = self.by_set.get(set).and_then(|keys| keys.first());
+            if let Some(group) = first.and_then(|key| self.groups.get_mut(key)) {
+                lines.append(&mut group.end_minute(now, &self.gateways));
+            }
+        }
+        // A disk that is stuck keeps nobody from deciding.
+        if let Some(Err(error)) = self.record.as_ref().map(|record| record.try_send(lines)) {
+            warn!(%error, "a minute of the record of traffic is lost");
+        }
     }
 
     fn discovered(&mut self, event: FleetEvent) {

@@ -78,6 +78,10 @@ struct Rig {
 
 impl Rig {
     fn start() -> Self {
+        Self::recording(None)
+    }
+
+    fn recording(record: Option<mpsc::Sender<Vec<RecordLine>>>) -> Self {
         let clock = Clock::start();
         let (commands, command_inbox) = mpsc::unbounded_channel();
         let (questions, question_inbox) = mpsc::channel(1);
@@ -88,8 +92,9 @@ impl Rig {
         let metrics = Metrics::new(targets.clone(), clock);
         let asked = Asked::default();
         let (telling, troubles) = mpsc::channel(16);
-        let aggregator =
-            Aggregator::new(clock, asked.clone(), targets.clone(), metrics).telling(Some(telling));
+        let aggregator = Aggregator::new(clock, asked.clone(), targets.clone(), metrics)
+            .telling(Some(telling))
+            .recording(record);
         let inbox = Inbox {
             commands: command_inbox,
             questions: question_inbox,
@@ -167,6 +172,27 @@ impl Rig {
             pods.iter().find(|(id, _)| &*id.uid.0 == uid).map(|(id, plan)| (id.clone(), plan.clone()))
         };
         let (id, plan) = plan.expect("the pod is scraped");
+        self.send_report(id, plan, sample).await;
+    }
+
+    /// Of the page that a target reads.
+    async fn report_sample_of(
+        &self,
+        target: &Target,
+        uid: &str,
+        readings: Vec<(scaler_core::names::MetricName, Reading)>,
+        demand: PodDemand,
+    ) {
+        let (id, plan) = {
+            let pods = self.asked.pods.lock().unwrap();
+            let found = pods.iter().find(|(id, _)| &*id.uid.0 == uid && *id.page == target.trigger.page);
+            found.map(|(id, plan)| (id.clone(), plan.clone())).expect("the pod is scraped")
+        };
+        let sample = PodSample { readings, demand, engine: true, ..PodSample::default() };
+        self.send_report(id, plan, Ok(sample)).await;
+    }
+
+    async fn send_report(&self, id: ScrapeId, plan: ScrapePlan, sample: Result<PodSample, ScrapeError>) {
         let page = PageKind::Filtered;
         let outcome = sample.map(|sample| Scraped { sample, page, bytes: 527, rejected: 0 });
         let now = self.clock.now();
@@ -611,5 +637,50 @@ async fn a_replica_past_its_deadline_is_told_of_once_and_no_longer_keeps_the_mod
     let report = rig.troubles.recv().await.unwrap();
     assert!(report.trouble.to_string().starts_with("not up within 15m"), "{report:?}");
     assert!(rig.troubles.try_recv().is_err(), "each was told once");
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_minute_of_traffic_is_recorded_once_for_each_scaled_object() {
+    let (record, mut minutes) = mpsc::channel(4);
+    let rig = Rig::recording(Some(record));
+    let target = rig.target(&[]);
+    // Another trigger of the same ScaledObject, and one that reads another page.
+    rig.target(&[("threshold", "20")]);
+    rig.target(&[("metricPath", "/other")]);
+    rig.discover(1, &[("a", READY)]).await;
+    let query = {
+        let asked = rig.asked.pods.lock().unwrap();
+        let recorded = asked.iter().find(|(id, _)| id.page == Arc::new(target.trigger.page.clone()));
+        recorded.unwrap().1.wanted.query().to_owned()
+    };
+    for family in ["request_success_total", "request_prompt_tokens_count", "request_generation_tokens_sum"] {
+        assert!(query.contains(family), "{query}");
+    }
+    let name = |name: &str| scaler_core::names::MetricName::parse(name).unwrap();
+    let end = next_minute(rig.clock.now() + Duration::from_secs(5));
+    tokio::time::sleep_until(rig.clock.instant(end - Duration::from_secs(2))).await;
+    while minutes.try_recv().is_ok() {}
+    for succeeded in [0.0, 3.0] {
+        let readings = vec![
+            (name("vllm:num_requests_waiting"), Reading::Value(2.0)),
+            (name("vllm:request_success"), Reading::Value(succeeded)),
+        ];
+        let demand = PodDemand { waiting: Some(2.0), running: Some(1.0) };
+        rig.report_sample_of(&target, "a", readings, demand).await;
+    }
+    let lines = minutes.recv().await.unwrap();
+    assert_eq!(lines.len(), 1, "{lines:?}");
+    assert_eq!(
+        (&*lines[0].namespace, &*lines[0].scaled_object, lines[0].replicas),
+        ("team-a", "demo", Some(1))
+    );
+    // The pod is younger than the record: what it holds came since, too.
+    assert_eq!(lines[0].traffic.arrivals, Some(6.0));
+    let values: Vec<&str> = lines[0].values.iter().map(|(metric, _)| &**metric).collect();
+    assert_eq!(values, ["vllm:num_requests_waiting"; 2]);
+    let next = minutes.recv().await.unwrap();
+    assert_eq!(next[0].traffic.length, Duration::from_secs(60));
+    assert_eq!(next[0].traffic.arrivals, None, "no sample came, and nothing says that nobody did");
     rig.stop().await;
 }

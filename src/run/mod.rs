@@ -38,6 +38,7 @@ use crate::{
     metrics::Metrics,
     pki,
     readiness::{Gate, Gates},
+    record::{RecordError, RecordOptions, Recorder},
     scrape::{ClientError, DEFAULT_MAX_BODY, PageClient, ScrapePool},
     serve::{
         admin::Admin,
@@ -74,6 +75,8 @@ pub struct RunOptions {
     pub wake_authorities: Option<PathBuf>,
     /// The largest page that is read, in bytes.
     pub page_limit: usize,
+    /// Where traffic is recorded, if it is.
+    pub record: Option<RecordOptions>,
 }
 
 /// Where endpoints come from, and with that how KEDA is served.
@@ -101,6 +104,7 @@ impl RunOptions {
             wake_pace: Pace::default(),
             wake_authorities: None,
             page_limit: DEFAULT_MAX_BODY,
+            record: None,
         }
     }
 }
@@ -120,6 +124,8 @@ pub enum StartError {
     Client { source: ClientError },
     #[error(transparent)]
     WakeClient(ClientError),
+    #[error(transparent)]
+    Record(#[from] RecordError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }
@@ -193,8 +199,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = client::connect(&options.access).await?;
-            cluster = Some((client, options.as_ref().clone()));
+            cluster = Some((client::connect(&options.access).await?, options.as_ref().clone()));
         }
     }
     let sockets = Sockets::bind(&options)?;
@@ -204,6 +209,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
         .map_err(|source| StartError::Reflection { source })?;
+
+    let record = Recorder::begin(options.record.clone(), tasks).await?;
 
     // From here on nothing fails.
     let (commands, command_inbox) = mpsc::unbounded_channel();
@@ -230,12 +237,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         Scrapers { pods: ScrapePool::new(client.clone(), clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
+        .recording(record)
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
     let broken = CancellationToken::new();
-    let aggregator =
-        tasks.spawn(supervised(aggregator.run(inbox, aggregator_cancel.clone()), broken.clone()));
+    let aggregating = aggregator.run(inbox, aggregator_cancel.clone());
+    let aggregator = tasks.spawn(supervised(aggregating, broken.clone()));
     if let Some(discovery) = file_discovery {
         tasks.spawn(supervised(discovery, broken.clone()));
     }
@@ -267,8 +275,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let health_serving = serve_health(sockets.health, &life);
     let admin = Admin { metrics, readiness: life.gates.readiness(), questions };
     serve_pages(sockets.metrics, admin, &life);
-    let Addresses { grpc, metrics, health } = addresses;
-    info!(%grpc, %metrics, %health, "started");
+    info!(grpc = %addresses.grpc, metrics = %addresses.metrics, health = %addresses.health, "started");
     Ok(Running {
         addresses,
         shutdown_delay: options.shutdown_delay,

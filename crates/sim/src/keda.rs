@@ -17,8 +17,8 @@ use tokio::{sync::watch, task::JoinSet, time};
 use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 
-use super::hpa::{Behavior, Hpa, Metric};
 use clock::Clock;
+use hpa::{Behavior, Hpa, Metric, ScaleTarget, Target};
 use keda_proto::{
     GetMetricsRequest, MetricSpec, ScaledObjectRef, external_scaler_client::ExternalScalerClient,
 };
@@ -369,18 +369,20 @@ impl Keda {
                     Ok(sample) => {
                         for (value, target) in sample.values {
                             self.record(Event::Metric { trigger, value, target });
-                            metrics.push(Metric { total: Some(value), target });
+                            metrics.push(Metric { total: Some(value), target: Target::AverageValue(target) });
                         }
                     }
                     Err(status) => {
                         self.record(Event::CallFailed { trigger, error: status.message().into() });
-                        metrics.push(Metric { total: None, target: 1.0 });
+                        metrics.push(Metric { total: None, target: Target::AverageValue(1.0) });
                     }
                 }
             }
             // KAITO writes the wanted number into status.replicas, so both are the same.
             let replicas = self.scale.replicas();
-            let desired = hpa.sync(replicas, replicas, &metrics, self.clock.now());
+            let target =
+                ScaleTarget { spec_replicas: replicas, status_replicas: replicas, ready_pods: replicas };
+            let desired = hpa.sync(target, &metrics, self.clock.now().since_unix());
             self.write(replicas, desired, Cause::Hpa);
         }
     }

@@ -5,4 +5,5 @@ pub mod cadence;
 pub mod page_choice;
 pub mod pod;
 pub mod staleness;
+pub mod traffic;
 pub mod window;

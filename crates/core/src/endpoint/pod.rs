@@ -4,6 +4,7 @@ use std::{fmt, sync::Arc, time::Duration};
 
 use super::{page_choice::PageKind, window::Window};
 use crate::{
+    config::trigger::{Rule, Trigger},
     fleet::model::{Endpoint, Readiness},
     names::MetricName,
     page::sample::{PodDemand, PodSample, Reading},
@@ -61,6 +62,25 @@ impl fmt::Display for Phase {
 pub struct WindowKey {
     pub metric: MetricName,
     pub span: Duration,
+}
+
+impl WindowKey {
+    /// The windows that `trigger` reads.
+    #[must_use]
+    pub fn of(trigger: &Trigger) -> Vec<Self> {
+        let key = |metric: &MetricName, window: Option<Duration>| {
+            window.map(|span| Self { metric: metric.clone(), span })
+        };
+        match &trigger.rule {
+            Rule::Single { metric, aggregation, .. } => {
+                key(metric, aggregation.window()).into_iter().collect()
+            }
+            Rule::Policy(policy) => {
+                let metrics = policy.metrics.iter();
+                metrics.filter_map(|metric| key(&metric.name, metric.kind.window())).collect()
+            }
+        }
+    }
 }
 
 /// An endpoint and all that its scrapes have told. Owned by the aggregator.

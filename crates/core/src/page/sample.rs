@@ -236,6 +236,14 @@ pub struct Series {
     pub buckets: Vec<f64>,
 }
 
+/// One series without labels.
+impl From<Histogram> for Cumulative {
+    fn from(Histogram { count, sum, buckets }: Histogram) -> Self {
+        let (bounds, buckets) = buckets.into_iter().unzip();
+        Self { bounds, series: vec![Series { count, sum, buckets, ..Series::default() }] }
+    }
+}
+
 impl Cumulative {
     /// The most series of one family that are told apart; with more it has no reading.
     pub const MOST_SERIES: usize = 256;

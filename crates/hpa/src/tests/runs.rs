@@ -1,14 +1,20 @@
+//! The HPA over several syncs.
+
 use super::*;
 
-fn at(seconds: u64) -> Moment {
-    Moment::from_unix(Duration::from_secs(1_000_000 + seconds))
+fn at(seconds: u64) -> Duration {
+    Duration::from_secs(1_000_000 + seconds)
 }
 
 fn known(total: f64) -> Metric {
-    Metric { total: Some(total), target: 10.0 }
+    Metric { total: Some(total), target: Target::AverageValue(10.0) }
 }
 
-const UNKNOWN: Metric = Metric { total: None, target: 10.0 };
+const UNKNOWN: Metric = Metric { total: None, target: Target::AverageValue(10.0) };
+
+fn of(spec_replicas: u32, status_replicas: u32) -> ScaleTarget {
+    ScaleTarget { spec_replicas, status_replicas, ready_pods: status_replicas }
+}
 
 /// No window and no step limit, so that the metrics alone decide.
 fn unlimited() -> Behavior {
@@ -46,7 +52,7 @@ fn the_metrics_alone() {
         (30, 30, &[known(100.0)], 20), // above max, whatever the metrics say
     ];
     for (spec, status, metrics, desired) in table {
-        let got = Hpa::new(unlimited()).sync(spec, status, metrics, at(0));
+        let got = Hpa::new(unlimited()).sync(of(spec, status), metrics, at(0));
         assert_eq!(got, desired, "spec {spec} status {status} {metrics:?}");
     }
 }
@@ -55,10 +61,10 @@ fn the_metrics_alone() {
 #[test]
 fn status_that_lags_behind_spec() {
     // 40 over 4 × 10 is within tolerance of the status: the proposal is 4, not spec's 2.
-    assert_eq!(Hpa::new(unlimited()).sync(2, 4, &[known(40.0)], at(0)), 4);
+    assert_eq!(Hpa::new(unlimited()).sync(of(2, 4), &[known(40.0)], at(0)), 4);
     // With no replica in the status the ratio is infinite (or no number): the ceiling counts.
-    assert_eq!(Hpa::new(unlimited()).sync(2, 0, &[known(40.0)], at(0)), 4);
-    assert_eq!(Hpa::new(unlimited()).sync(2, 0, &[known(0.0)], at(0)), 1);
+    assert_eq!(Hpa::new(unlimited()).sync(of(2, 0), &[known(40.0)], at(0)), 4);
+    assert_eq!(Hpa::new(unlimited()).sync(of(2, 0), &[known(0.0)], at(0)), 1);
 }
 
 #[test]
@@ -71,7 +77,7 @@ fn the_window_down_keeps_the_highest_recommendation() {
     for (time, total) in
         [(0, 50.0), (15, 10.0), (30, 30.0), (45, 10.0), (60, 10.0), (75, 10.0), (90, 10.0), (105, 10.0)]
     {
-        replicas = hpa.sync(replicas, replicas, &[known(total)], at(time));
+        replicas = hpa.sync(of(replicas, replicas), &[known(total)], at(time));
         seen.push(replicas);
     }
     // 5 until the 50 is 60 s old, then 3 until the 30 is.
@@ -86,7 +92,7 @@ fn the_window_up_keeps_the_lowest_recommendation() {
     let mut replicas = 1;
     let mut seen = vec![];
     for (time, total) in [(0, 10.0), (15, 90.0), (30, 60.0), (45, 90.0), (60, 90.0), (75, 90.0)] {
-        replicas = hpa.sync(replicas, replicas, &[known(total)], at(time));
+        replicas = hpa.sync(of(replicas, replicas), &[known(total)], at(time));
         seen.push(replicas);
     }
     assert_eq!(seen, [1, 1, 6, 6, 9, 9]);
@@ -102,7 +108,7 @@ fn steps_are_counted_over_their_period() {
         let mut hpa = Hpa::new(behavior);
         let mut replicas = 2;
         let run = [0, 15, 30, 60, 75, 120].map(|time| {
-            replicas = hpa.sync(replicas, replicas, &[known(200.0)], at(time));
+            replicas = hpa.sync(of(replicas, replicas), &[known(200.0)], at(time));
             replicas
         });
         run.to_vec()
@@ -123,7 +129,7 @@ fn steps_down_too() {
         let mut hpa = Hpa::new(behavior);
         let mut replicas = 10;
         let run = [0, 15, 60, 120].map(|time| {
-            replicas = hpa.sync(replicas, replicas, &[known(0.0)], at(time));
+            replicas = hpa.sync(of(replicas, replicas), &[known(0.0)], at(time));
             replicas
         });
         run.to_vec()
@@ -138,11 +144,11 @@ fn kubernetes_defaults_double_or_add_four_and_wait_five_minutes_down() {
     let mut hpa = Hpa::new(Behavior::kubernetes_default(1, 100));
     let grown: Vec<_> = [(0, 1), (15, 5), (30, 10)]
         .into_iter()
-        .map(|(time, replicas)| hpa.sync(replicas, replicas, &[known(1000.0)], at(time)))
+        .map(|(time, replicas)| hpa.sync(of(replicas, replicas), &[known(1000.0)], at(time)))
         .collect();
     assert_eq!(grown, [5, 10, 20]);
-    assert_eq!(hpa.sync(20, 20, &[known(0.0)], at(300)), 20);
-    assert_eq!(hpa.sync(20, 20, &[known(0.0)], at(330)), 1);
+    assert_eq!(hpa.sync(of(20, 20), &[known(0.0)], at(300)), 20);
+    assert_eq!(hpa.sync(of(20, 20), &[known(0.0)], at(330)), 1);
 }
 
 /// What was decided long ago is forgotten, and so can't hold or limit anything.
@@ -150,7 +156,7 @@ fn kubernetes_defaults_double_or_add_four_and_wait_five_minutes_down() {
 fn memory_is_bounded() {
     let mut hpa = Hpa::new(unlimited());
     for time in 0..500 {
-        hpa.sync(5, 5, &[known(if time % 2 == 0 { 90.0 } else { 10.0 })], at(time * 15));
+        hpa.sync(of(5, 5), &[known(if time % 2 == 0 { 90.0 } else { 10.0 })], at(time * 15));
     }
-    assert!(hpa.recommendations.len() + hpa.scale_ups.len() + hpa.scale_downs.len() < 12);
+    assert!(hpa.recommendations.len() + hpa.scale_ups.0.len() + hpa.scale_downs.0.len() < 12);
 }
