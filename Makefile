@@ -5,6 +5,7 @@ CARGO ?= cargo
 include mk/chart.mk
 include mk/image.mk
 include mk/e2e.mk
+include mk/simulate.mk
 
 .PHONY: help
 help: ## This list.

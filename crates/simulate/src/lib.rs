@@ -17,6 +17,7 @@ pub mod page;
 pub mod policies;
 pub mod policy;
 pub mod preset;
+pub mod published;
 pub mod random;
 pub mod replay;
 pub mod report;

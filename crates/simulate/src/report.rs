@@ -8,6 +8,6 @@ pub mod palette;
 pub mod scale;
 pub mod svg;
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 pub mod text;
 pub mod timeline;

@@ -3,7 +3,7 @@
 use crate::outcome::{Detail, Outcome, Point, Timeline};
 
 /// An outcome of which only what matters here is set.
-pub(super) fn outcome(
+pub(crate) fn outcome(
     trace: &str,
     policy: &str,
     setting: &str,
