@@ -235,7 +235,7 @@ impl Hpa {
                 Select::Disabled => None,
             };
             wanted.min(furthest.map_or(current, bounded).max(current).min(*max_replicas))
-        } else if wanted < current {
+        } else {
             let allowed = self.limits(down, current, now, |start, step| match step {
                 Step::Pods(pods) => start - i64::from(pods),
                 Step::Percent(percent) => whole(start as f64 * (1.0 - f64::from(percent) / 100.0)),
@@ -246,8 +246,6 @@ impl Hpa {
                 Select::Disabled => None,
             };
             wanted.max(furthest.map_or(current, bounded).min(current).max(*min_replicas))
-        } else {
-            wanted
         }
     }
 

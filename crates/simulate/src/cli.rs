@@ -43,8 +43,8 @@ const DEFAULT_POLICIES: [&str; 4] = ["waiting", "waiting-k8s", "static", "clairv
 #[derive(Debug, Parser)]
 #[command(name = "simulate", version, after_help = after_help())]
 pub struct Args {
-    /// Traces, plain or gzipped. Azure's, BurstGPT's, Mooncake's, CSV (t,in,out), rates,
-    /// Prometheus' query_range and the scaler's own record are told from their first line.
+    /// Traces, plain or gzipped; those of Azure, of Mooncake and the like, CSV (t,in,out), rates,
+    /// an answer of Prometheus and the scaler's own record are told from their first line.
     #[arg(required_unless_present_any = ["models", "dump_commands"])]
     traces: Vec<PathBuf>,
     /// The traces' format, where it can't be told.
@@ -57,7 +57,7 @@ pub struct Args {
     #[arg(long, default_value_t = 1.0)]
     scale: f64,
     /// Scales each trace until it needs so many replicas on average, instead of --scale.
-    #[arg(long, conflicts_with = "scale")]
+    #[arg(long, conflicts_with = "scale", value_parser = values::replicas)]
     need: Option<f64>,
     /// Seconds for each second of the trace.
     #[arg(long, default_value_t = 1.0)]
@@ -140,11 +140,8 @@ enum Output {
 }
 
 fn after_help() -> String {
-    let mut text = String::from("Policies:\n");
-    for entry in TABLE {
-        text += &format!("  {:<14}{}\n", entry.name, entry.about);
-    }
-    text
+    let lines = TABLE.iter().map(|entry| format!("  {:<14}{}\n", entry.name, entry.about));
+    "Policies:\n".to_owned() + &lines.collect::<Vec<_>>().concat()
 }
 
 /// Does what the arguments ask for and writes the result to `out`.

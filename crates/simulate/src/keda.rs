@@ -86,8 +86,11 @@ mod tests {
 
     #[test]
     fn a_poll_wakes_at_its_time_and_a_push_at_once() {
-        assert_eq!(run(&mut keda(0, false), 0, 11..60, Some(true)), [(40, 1)]);
-        assert_eq!(run(&mut keda(0, true), 0, 11..60, Some(true)), [(11, 1)]);
+        for (push, woken) in [(false, 40), (true, 11)] {
+            let mut keda = keda(0, push);
+            assert_eq!(run(&mut keda, 0, 0..11, Some(false)), []);
+            assert_eq!(run(&mut keda, 0, 11..60, Some(true)), [(woken, 1)]);
+        }
         assert_eq!(run(&mut keda(0, true), 0, 11..600, None), []);
     }
 

@@ -168,7 +168,15 @@ pub const TABLE: &[Entry] = &[
     Entry {
         name: "clairvoyant",
         about: "knows the future and starts replicas 1.2 cold starts ahead",
-        sweep: &["headroom=0", "headroom=0.1", "headroom=0.2", "headroom=0.3", "headroom=0.5", "headroom=1"],
+        sweep: &[
+            "headroom=-0.1",
+            "headroom=0",
+            "headroom=0.1",
+            "headroom=0.2",
+            "headroom=0.3",
+            "headroom=0.5",
+            "headroom=1",
+        ],
         make: |settings, context| Ok(Box::new(Clairvoyant::new(settings, context)?)),
     },
 ];

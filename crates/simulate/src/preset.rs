@@ -244,10 +244,10 @@ mod tests {
             [engine.a_ns / 10_000, engine.c_ns / 1_000, engine.b_ns / 100, engine.kv_tokens]
         };
         assert_eq!(constants("phi-4@a100"), [2_000, 300, 1_900, 187_000]);
-        assert_eq!(constants("8b@a100x2"), [826, 244, 627, 980_000]);
-        assert_eq!(constants("70b@h100x8"), [2_974, 306, 898, 1_330_000]);
-        assert_eq!(constants("70b@h100x4"), [2_867, 326, 1_059, 450_000]);
-        assert_eq!(constants("70b@a100x4"), [4_321, 399, 3_243, 450_000]);
+        assert_eq!(constants("8b@a100x2"), [826, 244, 626, 980_000]);
+        assert_eq!(constants("70b@h100x8"), [2_974, 306, 893, 1_330_000]);
+        assert_eq!(constants("70b@h100x4"), [2_867, 326, 1_053, 450_000]);
+        assert_eq!(constants("70b@a100x4"), [4_321, 399, 3_236, 450_000]);
     }
 
     #[test]

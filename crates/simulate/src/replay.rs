@@ -60,7 +60,7 @@ struct Run<'a> {
     sync_phase: u64,
     keda: Keda,
     work_ns: u128,
-    token_seconds: f64,
+    token_steps: f64,
 }
 
 impl<'a> Run<'a> {
@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
             sync_phase,
             keda,
             work_ns: 0,
-            token_seconds: 0.0,
+            token_steps: 0.0,
         };
         run.next_arrival = run.arrivals.next().transpose()?;
         Ok(run)
@@ -131,7 +131,7 @@ impl<'a> Run<'a> {
         self.score.arrived(&request, self.fleet.spec_replicas() == 0);
         if now_us >= self.world.warm_up_us {
             self.work_ns += u128::from(fluid::work_ns(&self.world.engine, &request));
-            self.token_seconds += fluid::token_seconds(&request, self.world.slo.tpot_us);
+            self.token_steps += fluid::token_steps(&request);
         }
         self.last_arrival_us = now_us;
         self.send(Offered { request, tag: 0 }, now_us);
@@ -217,7 +217,7 @@ impl<'a> Run<'a> {
             0.0
         } else {
             let work_ns = u64::try_from(self.work_ns).unwrap_or(u64::MAX);
-            let replicas = fluid::replicas(self.world, work_ns, self.token_seconds, span_us);
+            let replicas = fluid::replicas(self.world, work_ns, self.token_steps, span_us);
             replicas * span_us as f64 / 3.6e9
         };
         self.score.finish(held as u64, self.fleet.preemptions(), fluid_hours)

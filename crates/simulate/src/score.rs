@@ -52,13 +52,14 @@ impl Spread {
         }
     }
 
+    #[expect(clippy::cast_possible_truncation, reason = "below 128 where it is cast")]
     const fn bucket(time_us: u64) -> usize {
         if time_us < 128 {
             return time_us as usize;
         }
         // 57 powers of two, each in 128 parts.
         let power = 63 - time_us.leading_zeros() as usize;
-        let part = (time_us >> (power - 7)) as usize & 127;
+        let part = ((time_us >> (power - 7)) & 127) as usize;
         (power - 6) * 128 + part
     }
 

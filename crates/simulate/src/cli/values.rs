@@ -18,6 +18,12 @@ pub(super) fn time_us(text: &str) -> Result<u64, String> {
     parse_time_us(text).ok_or_else(|| format!("allowed is {A_TIME}"))
 }
 
+/// A number of replicas, which need not be whole.
+pub(super) fn replicas(text: &str) -> Result<f64, String> {
+    let number = text.parse().ok().filter(|number| *number > 0.0 && *number <= 10_000.0);
+    number.ok_or_else(|| "allowed is a number of replicas above 0 and up to 10000".to_owned())
+}
+
 /// `180s`, or `180s±20%`.
 pub(super) fn cold_start(text: &str) -> Result<ColdStart, String> {
     let (mean, spread) = text.split_once('±').or_else(|| text.split_once("+-")).unwrap_or((text, "20%"));

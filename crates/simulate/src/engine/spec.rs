@@ -4,8 +4,8 @@ use std::str::FromStr;
 
 /// The cost model and the limits of one replica.
 ///
-/// An engine step takes `a + c · sequences in the batch + b · prompt tokens prefilled
-/// + d · tokens of context in the batch`.
+/// An engine step takes a, and c for each sequence in the batch, b for each prompt token that
+/// is prefilled, d for each token of the batch's context.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EngineSpec {
     /// a: a step with nothing in it, in nanoseconds.

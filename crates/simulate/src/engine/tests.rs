@@ -2,6 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::{
+    preset::{PRESETS, fit::Quantity, table::Workload},
     random::Random,
     trace::{Prefix, Request},
 };
@@ -192,6 +193,35 @@ fn a_large_batch_is_an_m_m_c_queue() {
     let queue_time = replica.scrape(0).queue_time;
     let mean = queue_time.sum_us as f64 / queue_time.count as f64;
     assert!((mean / expected - 1.0).abs() < 0.08, "{mean} instead of {expected}");
+}
+
+/// The replica itself, not only its law, against every cell of the measured tables that the law
+/// is held to: all requests of a batch prefilled in one step, as they were measured.
+#[test]
+fn a_replica_takes_the_time_that_was_measured() {
+    let mut cells = 0;
+    for preset in PRESETS {
+        let Some(fit) = preset.fit().unwrap() else { continue };
+        for cell in fit.compared.iter().filter(|cell| cell.outside.is_none()) {
+            let Workload { batch, prompt, answer } = cell.workload;
+            let spec = EngineSpec { chunk: (batch * prompt).max(256), ..preset.engine().unwrap() };
+            let mut replica = Replica::new(spec);
+            // While this one is served the batch gathers.
+            replica.offer(request(0, 1, 1), 0).unwrap();
+            let begins = replica.next_change_us().unwrap();
+            (0..batch).for_each(|_| replica.offer(request(0, prompt, answer), 0).unwrap());
+            replica.advance(1000 * 1_000_000);
+            let last = replica.take_served().last().unwrap();
+            let took_us = match cell.quantity {
+                Quantity::Prefill => last.first_token_us - begins,
+                Quantity::Itl => (last.finished_us - last.first_token_us) / u64::from(answer - 1),
+            };
+            let error = took_us as f64 / 1000.0 / cell.measured - 1.0;
+            assert!(error.abs() <= 0.1, "{}: {error:.3} for {cell:?}", preset.name);
+            cells += 1;
+        }
+    }
+    assert!(cells >= 80, "{cells}");
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "small and positive")]

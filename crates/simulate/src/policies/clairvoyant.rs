@@ -19,7 +19,7 @@ pub struct Clairvoyant {
     world: World,
     future: RequestStream,
     next: Option<Request>,
-    /// Work in nanoseconds and KV token-seconds of each interval from `first_bin` on.
+    /// Work in nanoseconds and KV token-steps of each interval from `first_bin` on.
     bins: VecDeque<(u64, f64)>,
     first_bin: u64,
     lead_us: u64,
@@ -40,7 +40,7 @@ impl Clairvoyant {
     /// starts ahead.
     pub fn new(settings: &mut Settings, context: &Context) -> Result<Self, Fault> {
         let world = context.world.clone();
-        let headroom = settings.number("headroom", 0.2, 0.0..=10.0)?;
+        let headroom = settings.number("headroom", 0.2, -0.9..=10.0)?;
         let lead = settings.number("lead", 1.2, 0.0..=10.0)?;
         let window_us = settings.time_us("window", 30 * SECOND)?;
         let node_us = world.cold_start.node.map_or(0, |node| node.mean_us);
@@ -99,7 +99,7 @@ impl Clairvoyant {
                 self.bins.push_back((0, 0.0));
             }
             self.bins[index].0 += fluid::work_ns(&self.world.engine, &request);
-            self.bins[index].1 += fluid::token_seconds(&request, self.world.slo.tpot_us);
+            self.bins[index].1 += fluid::token_steps(&request);
             self.next = self.future.next().and_then(Result::ok);
         }
         // Intervals without a request count too.

@@ -21,10 +21,10 @@ impl Law {
         self.step + self.sequence * f64::from(batch)
     }
 
-    /// One step that prefills `tokens` prompt tokens and decodes nothing.
+    /// One step that prefills `tokens` prompt tokens of `batch` sequences and decodes nothing.
     #[must_use]
-    pub fn prefill(self, tokens: f64) -> f64 {
-        self.step + self.prompt_token * tokens
+    pub fn prefill(self, batch: u32, tokens: f64) -> f64 {
+        self.itl(batch) + self.prompt_token * tokens
     }
 }
 
@@ -123,7 +123,10 @@ pub fn fit(hardware: Hardware) -> Result<Fit, TableError> {
     let prefilling: Vec<([f64; 1], f64)> = cells
         .iter()
         .filter(|cell| cell.workload.answer == 128 && !only_the_first(hardware, cell))
-        .map(|cell| ([cell.workload.prompt_tokens()], cell.prefill - step))
+        .map(|cell| {
+            let steps_own = step + sequence * f64::from(cell.workload.batch);
+            ([cell.workload.prompt_tokens()], cell.prefill - steps_own)
+        })
         .collect();
     let [prompt_token] = non_negative(&prefilling);
     let law = Law { step, sequence, prompt_token };
@@ -150,7 +153,7 @@ fn compare(hardware: Hardware, law: Law, cell: &Cell) -> Vec<Compared> {
         quantity: Quantity::Prefill,
         workload,
         measured: cell.prefill,
-        fitted: law.prefill(tokens),
+        fitted: law.prefill(workload.batch, tokens),
         outside: None,
     };
     if only_the_first(hardware, cell) {

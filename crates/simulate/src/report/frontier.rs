@@ -118,7 +118,13 @@ impl Frontier {
             chart.line(efficient.iter().map(|spot| (spot.cost, spot.violations)), ink.line);
             for spot in self.spots.iter().filter(|spot| spot.policy == policy).filter(drawn) {
                 let radius = match efficient.as_slice() {
-                    _ if !efficient.contains(&spot) => 1.75,
+                    // A default and the setting that it is are one place.
+                    _ if !efficient
+                        .iter()
+                        .any(|own| own.cost == spot.cost && own.violations == spot.violations) =>
+                    {
+                        1.75
+                    }
                     [_] => 5.0,
                     _ => 3.5,
                 };

@@ -238,9 +238,9 @@ fn runs(cell: &Cell<'_>, context: &Context) -> String {
             if group.seeds() > 1 { "; the first seed over time" } else { "" }
         );
         for plot in plots(timeline, context.ttft_target) {
-            let _ = write!(
+            let _ = writeln!(
                 text,
-                "<div><h3>{}</h3>{}<figure>{}</figure></div>\n",
+                "<div><h3>{}</h3>{}<figure>{}</figure></div>",
                 escaped(plot.title),
                 legend_of(plot.legend.iter().map(|(class, name)| (*class, *name, None))),
                 plot.chart.inline(plot.title)

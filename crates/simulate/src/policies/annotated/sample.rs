@@ -116,6 +116,28 @@ mod tests {
     }
 
     #[test]
+    fn histograms_go_by_their_families_names() {
+        let page = Page::default();
+        let named = [
+            "vllm:time_to_first_token_seconds",
+            "vllm:inter_token_latency_seconds",
+            "vllm:time_per_output_token_seconds",
+            "vllm:request_queue_time_seconds",
+            "vllm:e2e_request_latency_seconds",
+        ];
+        for name in named {
+            assert!(histogram(&page, name, true).is_some(), "{name}");
+            assert!(scaler_core::page::family(name).is_some() || name.contains("per_output"), "{name}");
+        }
+        for name in
+            ["vllm:request_prompt_tokens", "vllm:request_generation_tokens", "vllm:iteration_tokens_total"]
+        {
+            let of = |buckets| histogram(&page, name, buckets).is_some();
+            assert_eq!((of(false), of(true)), (true, false), "{name}");
+        }
+    }
+
+    #[test]
     fn values_go_by_their_families_names() {
         let page = Page { running: 3, waiting: 4, kv_usage: 0.5, succeeded: 9, ..Page::default() };
         let cases = [
