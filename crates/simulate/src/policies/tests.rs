@@ -65,7 +65,8 @@ fn the_incumbent_is_scaled_as_provisioning_writes_it() {
     assert_eq!(scaling.behavior.up, steps(60, 2, 300, 0.1));
     assert_eq!(scaling.behavior.down, steps(900, 1, 900, 0.5));
     assert_eq!((scaling.min_replicas, scaling.push), (1, true));
-    assert_eq!((scaling.polling_interval_us, scaling.cooldown_us), (15 * SECOND, 300 * SECOND));
+    // Not written where KEDA polls nothing by it, so KEDA's own.
+    assert_eq!((scaling.polling_interval_us, scaling.cooldown_us), (30 * SECOND, 300 * SECOND));
     let default = Behavior::kubernetes_default(1, 24);
     assert_eq!(make("waiting-k8s").unwrap().scaling().behavior, default);
 }
