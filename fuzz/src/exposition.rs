@@ -30,7 +30,7 @@ const FAMILIES: [&str; 8] = [
 /// Compiled as a scrape's are, once.
 static SELECTOR: LazyLock<Selector> = LazyLock::new(|| Selector::new(FAMILIES));
 static WANTED: LazyLock<Wanted> = LazyLock::new(|| {
-    let shapes = [Shape::Value, Shape::Histogram { buckets: true }];
+    let shapes = [Shape::Value, Shape::Counter, Shape::Histogram { buckets: true }];
     let names = FAMILIES.iter().filter_map(|name| MetricName::parse(name).ok());
     let wanted = names.zip(shapes.into_iter().cycle()).map(|(name, shape)| WantedMetric { name, shape });
     Wanted::new(wanted)
@@ -81,14 +81,16 @@ pub fn check(page: &[u8]) {
     assert!(scanned.families.iter().map(|family| family.series).sum::<usize>() <= page.len());
     let pools = [Arc::from("demo-inferencepool")];
     for sample in GatewayPage::default().read(page, &pools).into_iter().flatten() {
-        assert!(sample.refused_total.is_finite() || sample.refused_total > 0.0, "{sample:?}");
+        assert!(sample.refused.series.iter().all(|series| series.count.is_finite()), "{sample:?}");
     }
 }
 
 fn is_finite(reading: &Reading) -> bool {
     match reading {
         Reading::Value(value) => value.is_finite(),
-        Reading::Histogram(histogram) => histogram.count.is_finite() && histogram.sum.is_finite(),
+        Reading::Counter(read) | Reading::Histogram(read) => {
+            read.series.iter().all(|series| series.count.is_finite() && series.sum.is_finite())
+        }
     }
 }
 
