@@ -9,7 +9,7 @@ use super::*;
 const NOW: Duration = Duration::from_secs(100_000);
 
 fn ago(seconds: u64) -> Duration {
-    NOW - Duration::from_secs(seconds)
+    NOW.saturating_sub(Duration::from_secs(seconds))
 }
 
 fn rules(pods: u32, pods_period: u64, percent: u32, percent_period: u64, window: u64) -> Rules {
@@ -29,7 +29,7 @@ fn rules(pods: u32, pods_period: u64, percent: u32, percent_period: u64, window:
 /// Changes spread evenly over a period, newest first.
 fn spread(changes: &[u32], period: u64) -> ScaleEvents {
     let gap = Duration::from_secs(period) / u32::try_from(changes.len().max(1)).unwrap();
-    let at = |index: usize| NOW - gap * u32::try_from(index).unwrap() - Duration::from_nanos(1);
+    let at = |index: usize| NOW.saturating_sub(gap * u32::try_from(index).unwrap() + Duration::from_nanos(1));
     let event =
         |(index, change): (usize, &u32)| ScaleEvent { at: at(index), change: *change, outdated: false };
     ScaleEvents(changes.iter().enumerate().map(event).collect())

@@ -103,7 +103,7 @@ mod tests {
         let requests: Arc<[_]> = (0..600).map(|index| request(index * SECOND)).collect();
         let trace = InMemory { name: String::new(), requests };
         let of = |start_margin, min_replicas| {
-            let world = World { start_margin, min_replicas, ..world(1_000_000) };
+            let world = World { min_replicas, start_margin, ..world(1_000_000) };
             replicas_at_start(&world, &trace).unwrap()
         };
         assert_eq!((of(1.4, 1), of(10.0, 1), of(1.4, 3), of(1000.0, 1)), (1, 4, 3, 24));

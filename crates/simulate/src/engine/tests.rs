@@ -211,7 +211,7 @@ fn a_replica_takes_the_time_that_was_measured() {
             let begins = replica.next_change_us().unwrap();
             (0..batch).for_each(|_| replica.offer(request(0, prompt, answer), 0).unwrap());
             replica.advance(1000 * 1_000_000);
-            let last = replica.take_served().last().unwrap();
+            let last = replica.take_served().next_back().unwrap();
             let took_us = match cell.quantity {
                 Quantity::Prefill => last.first_token_us - begins,
                 Quantity::Itl => (last.finished_us - last.first_token_us) / u64::from(answer - 1),
