@@ -18,6 +18,7 @@ pub mod run;
 pub mod scrape;
 pub mod serve;
 pub mod targets;
+pub mod tasks;
 pub mod telemetry;
 pub mod wake;
 

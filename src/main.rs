@@ -18,12 +18,11 @@ use keda_kaito_scaler::{
         CheckArgs, CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, InstallationArgs, RunArgs,
         ScanArgs, with_default_command,
     },
-    error_chain,
     kube_client::{self, ClusterAccess, Rate},
     open_files,
     pki::{self, store::Settings},
     run::{
-        self, RunOptions, Source, StartError,
+        self, RunOptions, Source,
         cluster::{ClusterOptions, Election},
     },
     telemetry,
@@ -37,8 +36,6 @@ use scaler_core::{
     page::scan::scan,
     wake::pace::Pace,
 };
-use tokio::signal::unix::{SignalKind, signal};
-use tracing::{error, info};
 
 /// What a command ends with where its input or its flags are at fault.
 const BAD_INPUT: u8 = 2;
@@ -68,37 +65,11 @@ fn serve(args: RunArgs) -> Result<ExitCode> {
         }
     };
     open_files::raise_limit();
-    runtime()?.block_on(async {
-        let running = match run::start(options).await {
-            Ok(running) => running,
-            Err(
-                error @ (StartError::InsecureAddress(_)
-                | StartError::File(_)
-                | StartError::Cluster(_)
-                | StartError::WakeClient(_)),
-            ) => {
-                eprintln!("error: {}", error_chain(&error));
-                return Ok(ExitCode::from(BAD_INPUT));
-            }
-            Err(error) => return Err(error.into()),
-        };
-        let mut terminated = signal(SignalKind::terminate())?;
-        let mut interrupted = signal(SignalKind::interrupt())?;
-        let exit = tokio::select! {
-            _ = terminated.recv() => ExitCode::SUCCESS,
-            _ = interrupted.recv() => ExitCode::SUCCESS,
-            () = running.broken() => {
-                error!("a part has ended that the process can't do without");
-                ExitCode::FAILURE
-            }
-        };
-        info!("shutting down; a second signal ends it at once");
-        tokio::select! {
-            () = running.stop() => Ok(exit),
-            _ = terminated.recv() => Ok(ExitCode::FAILURE),
-            _ = interrupted.recv() => Ok(ExitCode::FAILURE),
-        }
-    })
+    let ended = run::block_on(async {
+        let running = run::start(options).await?;
+        anyhow::Ok(run::until_ended(running).await.context("failed to wait for signals")?)
+    });
+    Ok(ExitCode::from(ended.context("failed to start the runtime")??.exit_status()))
 }
 
 /// What the flags ask for, or what is wrong with them together.
@@ -200,10 +171,6 @@ fn listed(service: &str) -> Result<ObjectName, String> {
     }
 }
 
-fn runtime() -> Result<tokio::runtime::Runtime> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build().context("failed to start the runtime")
-}
-
 fn scan_page(args: &ScanArgs) -> Result<ExitCode> {
     let page = read(&args.file).with_context(|| format!("failed to read {}", args.file.display()))?;
     let scan = scan(&page, &args.metrics);
@@ -294,12 +261,13 @@ fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
         server_secret: args.scaler_server_secret_name,
         client_secret: args.scaler_client_secret_name,
     };
-    let findings = runtime()?.block_on(async {
+    let findings = run::block_on(async {
         pki::tls::install_crypto();
         let access = ClusterAccess { kubeconfig: args.kubeconfig, rate: Rate::default() };
         let client = kube_client::connect(&access).await?;
         anyhow::Ok(check_install::check(&client, &installation, Clock::wall()).await)
-    })?;
+    })
+    .context("failed to start the runtime")??;
     let mut exit = ExitCode::SUCCESS;
     for finding in findings {
         match finding {

@@ -19,6 +19,7 @@ use crate::{
         scaler::Scaler,
     },
     targets::Targets,
+    tasks::Tasks,
 };
 use clock::Clock;
 use keda_proto::external_scaler_server::ExternalScalerServer;
@@ -53,6 +54,8 @@ impl Installed {
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let grpc_port = socket.local_addr().unwrap().port();
         let serving = Listener {
+            name: "listener",
+            tasks: Tasks::new(),
             socket,
             security: Security::Tls(Arc::new(ArcSwap::from_pointee(config))),
             service: Routes::new(ExternalScalerServer::new(scaler)).prepare(),

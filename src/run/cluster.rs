@@ -69,6 +69,9 @@ pub struct Election {
 /// Tries of wake-up sources that may wait to be taken in.
 const PROBES: usize = 64;
 
+/// The part that says who writes.
+const ELECTION: &str = "leader election";
+
 /// The parts that run.
 pub(super) struct Cluster {
     client: kube::Client,
@@ -100,7 +103,8 @@ pub(super) fn begin(
     life: &Life,
 ) -> Cluster {
     let Life { clock, gates, tasks, writers, cancel } = life;
-    tasks.spawn(Discovery::new(client.clone(), gates).run(fleet, lookup, cancel.clone()));
+    let discovery = Discovery::new(client.clone(), gates).run(fleet, lookup, cancel.clone());
+    tasks.part("discovery", discovery);
     let leads = match options.election.clone() {
         Some(election) => {
             let (sender, leads) = watch::channel(false);
@@ -115,14 +119,14 @@ pub(super) fn begin(
                 timing: election.timing,
                 clock: *clock,
             };
-            tasks.spawn(candidate.run(sender, writers.clone()));
+            tasks.part(ELECTION, candidate.run(sender, writers.clone()));
             leads
         }
         None => {
             let (sender, leads) = watch::channel(true);
             // The sender has to live as long as anybody may ask.
             let writers = writers.clone();
-            tasks.spawn(async move {
+            tasks.part(ELECTION, async move {
                 writers.cancelled().await;
                 drop(sender);
             });
@@ -133,10 +137,12 @@ pub(super) fn begin(
     let (store, standing) =
         Store::new(client.clone(), options.certificates.clone(), presented.clone(), Clock::wall);
     let (keeper, authentication) = AuthenticationKeeper::new(client.clone(), &options.certificates);
-    tasks.spawn(store.run(leads.clone(), cancel.clone()));
-    tasks.spawn(keeper.run(leads.clone(), standing.clone(), cancel.clone()));
+    tasks.part("certificates", store.run(leads.clone(), cancel.clone()));
+    let keeping = keeper.run(leads.clone(), standing.clone(), cancel.clone());
+    tasks.part("authentication object", keeping);
     let (naming, named_certificates) = watch::channel(None);
-    tasks.spawn(cancel.clone().run_until_cancelled_owned(follow_renewals(standing.clone(), naming)));
+    let following = follow_renewals(standing.clone(), naming);
+    tasks.part("certificate renewals", cancel.clone().run_until_cancelled_owned(following));
     let notices = Arc::new(Notices::new(client.clone(), options.pod.clone()));
     if let Some(pod) = &options.pod {
         let about = ObjectReference {
@@ -147,20 +153,20 @@ pub(super) fn begin(
             ..ObjectReference::default()
         };
         let (notices, readiness, cancel) = (notices.clone(), gates.readiness(), cancel.clone());
-        tasks.spawn(async move {
+        tasks.job("startup events", async move {
             cancel.run_until_cancelled(notices.of_waiting(readiness, about)).await;
         });
     }
     if options.tenancy == Tenancy::OwnNamespace {
         let (leads, writers) = (leads.clone(), writers.clone());
         let Settings { service, own_namespace, .. } = options.certificates.clone();
-        tasks.spawn(async move {
+        tasks.job("events on refused triggers", async move {
             writers.run_until_cancelled(notices.of_trespasses(leads, &service, &own_namespace)).await;
         });
     }
     let (troubles, reports) = mpsc::channel(TROUBLES);
     let (teller, quiet) = (Teller::new(client.clone(), options.pod.clone()), writers.clone());
-    tasks.spawn(async move {
+    tasks.part("target events", async move {
         quiet.run_until_cancelled(teller.run(reports)).await;
     });
     let certificates = gates.gate("certificates", "not read yet");

@@ -2,11 +2,16 @@
 
 pub mod cluster;
 mod notices;
+mod opening;
+mod process;
+mod sockets;
 mod teller;
+#[cfg(test)]
+mod tests;
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    net::{IpAddr, Ipv4Addr, SocketAddr},
     path::PathBuf,
     sync::Arc,
     time::Duration,
@@ -15,16 +20,23 @@ use std::{
 use prometheus_client::collector::Collector;
 use thiserror::Error;
 use tokio::{
-    net::{TcpListener, TcpSocket},
-    sync::{mpsc, watch},
+    net::TcpListener,
+    sync::{
+        mpsc,
+        oneshot::{self, error::TryRecvError},
+        watch,
+    },
     task::JoinHandle,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
-use tracing::{error, info};
+use tokio_util::sync::CancellationToken;
+use tracing::info;
 
+pub use self::process::{End, block_on, until_ended};
 use self::{
     cluster::{Cluster, ClusterOptions},
     notices::GateCollector,
+    opening::Opening,
+    sockets::{Addresses, Sockets},
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
@@ -35,15 +47,16 @@ use crate::{
     kube_client::{self, ConnectError},
     metrics::Metrics,
     pki,
-    readiness::{Gate, Gates},
+    readiness::Gates,
     scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
     serve::{
         admin::Admin,
         health,
-        listener::{Limits, Listener, Observe, Security, Serving},
+        listener::{Limits, Listener, Security, Serving},
         scaler::Scaler,
     },
     targets::Targets,
+    tasks::{Failure, Tasks},
     wake::{Reader, SourceClient, SourceClientError, SourcePool, Wants},
 };
 use clock::Clock;
@@ -129,13 +142,11 @@ pub struct Running {
     shutdown_delay: Duration,
     life: Life,
     /// The gRPC listener, once there is something to serve it with.
-    serving: JoinHandle<Option<Arc<Serving>>>,
+    serving: oneshot::Receiver<Serving>,
     health_serving: Serving,
     /// Ends the streams.
     drain: CancellationToken,
-    /// Resolves when a part has ended by itself that the process can't do without.
-    broken: CancellationToken,
-    aggregator: JoinHandle<Scrapers>,
+    aggregator: JoinHandle<Option<Scrapers>>,
     aggregator_cancel: CancellationToken,
 }
 
@@ -144,7 +155,7 @@ pub struct Running {
 struct Life {
     clock: Clock,
     gates: Gates,
-    tasks: TaskTracker,
+    tasks: Tasks,
     /// Ends what writes to the cluster.
     writers: CancellationToken,
     /// Ends everything that is not ended in an order of its own.
@@ -157,7 +168,7 @@ impl Life {
         Self {
             clock: Clock::start(),
             gates: Gates::new(),
-            tasks: TaskTracker::new(),
+            tasks: Tasks::new(),
             writers: cancel.child_token(),
             cancel,
         }
@@ -166,8 +177,8 @@ impl Life {
 
 /// How long clients may take to leave, once told to.
 const GRACE: Duration = Duration::from_secs(5);
-/// Connections that may wait to be accepted.
-const BACKLOG: u32 = 1024;
+/// How long all of them together may take after a failure: a second after it the process has ended.
+const ABANDONED: Duration = Duration::from_millis(250);
 /// Scrape reports that may wait for the aggregator; a full queue slows the scrapers down.
 const REPORTS: usize = 1024;
 
@@ -234,11 +245,9 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
     let (questions, question_inbox) = mpsc::channel(1);
     let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
-    let broken = CancellationToken::new();
-    let aggregator =
-        tasks.spawn(supervised(aggregator.run(inbox, aggregator_cancel.clone()), broken.clone()));
+    let aggregator = tasks.part("aggregator", aggregator.run(inbox, aggregator_cancel.clone()));
     if let Some(discovery) = file_discovery {
-        tasks.spawn(supervised(discovery, broken.clone()));
+        tasks.part("endpoints file", discovery);
     }
 
     let drain = CancellationToken::new();
@@ -248,23 +257,23 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         socket: sockets.grpc,
         service: service.prepare(),
         gate: life.gates.gate("listener", "what is served"),
-        broken: broken.clone(),
         served: CancellationToken::new(),
         tasks: tasks.clone(),
     };
     if let Some(cluster) = &cluster {
         let served = opening.served.clone();
         let port = addresses.grpc.port();
-        tasks.spawn(cluster.provision(port, served, metrics.clone(), life.writers.clone()));
-        tasks.spawn(cluster.probe(wake_client, (follow_directory, wants), &life));
+        let provisioning = cluster.provision(port, served, metrics.clone(), life.writers.clone());
+        tasks.part("provisioning", provisioning);
+        tasks.part("wake source probes", cluster.probe(wake_client, (follow_directory, wants), &life));
     }
-    let serving = if cluster.is_some() {
-        tasks.spawn(opening.open(cluster, cancel.clone()))
-    } else {
-        // Nothing to wait for: whoever started this can connect when it returns.
-        let opened = opening.open(None, cancel.clone()).await;
-        tasks.spawn(std::future::ready(opened))
-    };
+    let (opened, serving) = oneshot::channel();
+    let waits_for_nothing = cluster.is_none();
+    let opening = tasks.job("opening of the gRPC listener", opening.open(cluster, cancel.clone(), opened));
+    if waits_for_nothing {
+        // Whoever started this can connect when it returns. How it ended is known to `tasks`.
+        let _ = opening.await;
+    }
     let health_serving = serve_health(sockets.health, &life);
     let admin = Admin { metrics, readiness: life.gates.readiness(), questions };
     serve_pages(sockets.metrics, admin, &life);
@@ -277,7 +286,6 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         serving,
         health_serving,
         drain,
-        broken,
         aggregator,
         aggregator_cancel,
     })
@@ -287,140 +295,35 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
 fn collectors(cluster: Option<&Cluster>, life: &Life) -> Vec<Box<dyn Collector>> {
     let mut collectors: Vec<_> = cluster.map(Cluster::collector).into_iter().collect();
     collectors.push(Box::new(GateCollector(life.gates.readiness())));
+    collectors.push(life.tasks.collector());
     collectors
-}
-
-/// Runs `part`; where it panics, `broken` is cancelled.
-async fn supervised<T>(part: impl Future<Output = T>, broken: CancellationToken) -> T {
-    let guard = broken.drop_guard();
-    let ended = part.await;
-    // Reached only where it ended by itself: a panic drops the guard armed.
-    guard.disarm();
-    ended
 }
 
 /// gRPC health, which follows readiness.
 fn serve_health(socket: TcpListener, life: &Life) -> Serving {
     let (reporter, service) = health::service();
     let reporting = health::report(reporter, life.gates.readiness());
-    life.tasks.spawn(life.cancel.clone().run_until_cancelled_owned(reporting));
-    let (security, observer, limits) = (Security::Plaintext, Arc::new(()), Limits::default());
-    Listener { socket, security, service, observer, limits }.serve()
+    life.tasks.part("health status", life.cancel.clone().run_until_cancelled_owned(reporting));
+    Listener {
+        name: "health listener",
+        tasks: life.tasks.clone(),
+        socket,
+        security: Security::Plaintext,
+        service,
+        observer: Arc::new(()),
+        limits: Limits::default(),
+    }
+    .serve()
 }
 
 /// The pages for people, probes and Prometheus.
 fn serve_pages(socket: TcpListener, admin: Admin, life: &Life) {
     let stopped = life.cancel.clone().cancelled_owned();
-    life.tasks.spawn(async move {
+    let routes = admin.routes(life.tasks.clone());
+    life.tasks.part("pages", async move {
         // It retries what can go wrong with accepting, and ends only when told to.
-        drop(axum::serve(socket, admin.routes()).with_graceful_shutdown(stopped).await);
+        drop(axum::serve(socket, routes).with_graceful_shutdown(stopped).await);
     });
-}
-
-/// The gRPC listener before it opens.
-struct Opening {
-    socket: TcpSocket,
-    service: tonic::service::Routes,
-    gate: Gate,
-    broken: CancellationToken,
-    /// Cancelled once the listener is open.
-    served: CancellationToken,
-    tasks: TaskTracker,
-}
-
-impl Opening {
-    /// Opens the listener once there is something to serve it with; `None` where that never
-    /// came.
-    async fn open(self, mut cluster: Option<Cluster>, cancel: CancellationToken) -> Option<Arc<Serving>> {
-        let (security, observer): (_, Arc<dyn Observe>) = match &mut cluster {
-            None => (Security::Plaintext, Arc::new(())),
-            Some(cluster) => {
-                let certified = cancel.run_until_cancelled(cluster.certified()).await;
-                (Security::Tls(certified.flatten()?), cluster.presented.clone())
-            }
-        };
-        let socket = match listen("gRPC", self.socket) {
-            Ok(socket) => socket,
-            Err(error) => {
-                error!(error = crate::error_chain(&error), "nothing can be served");
-                self.broken.cancel();
-                return None;
-            }
-        };
-        let (service, limits) = (self.service, Limits::default());
-        let serving = Arc::new(Listener { socket, security, service, observer, limits }.serve());
-        let (watched, broken) = (serving.clone(), self.broken);
-        self.tasks.spawn(async move {
-            watched.ended().await;
-            broken.cancel();
-        });
-        self.gate.open();
-        self.served.cancel();
-        Some(serving)
-    }
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Addresses {
-    grpc: SocketAddr,
-    metrics: SocketAddr,
-    health: SocketAddr,
-}
-
-/// Every socket. The one for gRPC is bound and does not listen yet.
-struct Sockets {
-    grpc: TcpSocket,
-    metrics: TcpListener,
-    health: TcpListener,
-    addresses: Addresses,
-}
-
-impl Sockets {
-    fn bind(options: &RunOptions) -> Result<Self, StartError> {
-        let metrics_address = options.metrics_bind_address.unwrap_or(options.bind_address);
-        let grpc = bind("gRPC", options.bind_address, options.grpc_port)?;
-        let metrics = bind("metrics", metrics_address, options.metrics_port)?;
-        let health = bind("gRPC health", options.bind_address, options.grpc_health_port)?;
-        let addresses = Addresses {
-            grpc: local_address(&grpc),
-            metrics: local_address(&metrics),
-            health: local_address(&health),
-        };
-        let (metrics, health) = (listen("metrics", metrics)?, listen("gRPC health", health)?);
-        Ok(Self { grpc, metrics, health, addresses })
-    }
-}
-
-/// A socket that is bound and does not listen yet.
-fn bind(what: &'static str, address: IpAddr, port: u16) -> Result<TcpSocket, StartError> {
-    let address = SocketAddr::new(address, port);
-    let bound = |address: SocketAddr| {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
-        // A restart must not wait for the connections of its predecessor to be forgotten.
-        socket.set_reuseaddr(true)?;
-        socket.bind(address)?;
-        Ok(socket)
-    };
-    let everywhere = address.ip() == IpAddr::V6(Ipv6Addr::UNSPECIFIED);
-    bound(address)
-        .or_else(|error: io::Error| match error.kind() {
-            // A node may have IPv6 switched off.
-            kind if everywhere && kind != io::ErrorKind::AddrInUse => {
-                bound(SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port))
-            }
-            _ => Err(error),
-        })
-        .map_err(|source| StartError::Listen { what, address, source })
-}
-
-fn listen(what: &'static str, socket: TcpSocket) -> Result<TcpListener, StartError> {
-    let address = local_address(&socket);
-    socket.listen(BACKLOG).map_err(|source| StartError::Listen { what, address, source })
-}
-
-/// The address of a bound socket; one that is bound has one.
-fn local_address(socket: &TcpSocket) -> SocketAddr {
-    socket.local_addr().unwrap_or_else(|_| SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0))
 }
 
 impl Running {
@@ -440,39 +343,65 @@ impl Running {
         self.addresses.health
     }
 
-    /// Resolves when a part has ended by itself that the process can't do without.
-    pub async fn broken(&self) {
-        self.broken.cancelled().await;
+    /// Resolves when a part has failed that the process can't do without.
+    pub async fn failed(&self) -> Failure {
+        self.life.tasks.failed().await
+    }
+
+    /// Resolves once the process is ready to be called.
+    pub async fn ready(&self) {
+        // The gates are kept: they can always open.
+        let _ = self.life.gates.readiness().ready().await;
     }
 
     /// Stops: unready, no more writes, then serving on for the shutdown delay (until KEDA's Service has taken
     /// this pod out), then GOAWAY, the streams end with OK, no more is accepted, scrapers and
     /// aggregator last.
     pub async fn stop(self) {
-        self.life.gates.go_away();
-        self.life.writers.cancel();
-        if self.serving.is_finished() {
-            tokio::time::sleep(self.shutdown_delay).await;
-        } else {
-            // It waits for certificates; nobody was served yet.
-            self.life.cancel.cancel();
+        let delay = self.shutdown_delay;
+        self.end(delay, GRACE).await;
+    }
+
+    /// Stops as far as that can be done at once: after a failure, what is left must not be waited
+    /// for, and the other replicas answer.
+    pub async fn abandon(self) {
+        if tokio::time::timeout(ABANDONED, self.end(Duration::ZERO, ABANDONED)).await.is_err() {
+            info!("stopped before everything had ended");
         }
-        if let Ok(Some(serving)) = self.serving.await {
+    }
+
+    async fn end(mut self, delay: Duration, grace: Duration) {
+        let Life { gates, tasks, writers, cancel, .. } = self.life;
+        tasks.stopping();
+        gates.go_away();
+        writers.cancel();
+        let serving = match self.serving.try_recv() {
+            Ok(serving) => {
+                tokio::time::sleep(delay).await;
+                Some(serving)
+            }
+            Err(TryRecvError::Empty) => {
+                // It waits for certificates; nobody was served yet.
+                cancel.cancel();
+                self.serving.await.ok()
+            }
+            Err(TryRecvError::Closed) => None,
+        };
+        if let Some(serving) = serving {
             serving.goaway().await;
             self.drain.cancel();
-            let grpc = serving.stop(GRACE).await;
+            let grpc = serving.stop(grace).await;
             info!(?grpc, "the gRPC listener has stopped");
         }
         self.aggregator_cancel.cancel();
-        if let Ok(scrapers) = self.aggregator.await {
+        if let Ok(Some(scrapers)) = self.aggregator.await {
             scrapers.shutdown().await;
         }
-        self.life.cancel.cancel();
-        self.health_serving.stop(GRACE).await;
-        self.life.tasks.close();
+        cancel.cancel();
+        self.health_serving.stop(grace).await;
         // A client that reads a page slowly must not keep the process.
-        if tokio::time::timeout(GRACE, self.life.tasks.wait()).await.is_err() {
-            info!(tasks = self.life.tasks.len(), "stopped before every task had ended");
+        if tokio::time::timeout(grace, tasks.ended()).await.is_err() {
+            info!(tasks = tasks.len(), "stopped before every task had ended");
         } else {
             info!("stopped");
         }

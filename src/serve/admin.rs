@@ -3,14 +3,15 @@
 
 use axum::{
     Json, Router,
-    extract::State,
+    extract::{Request, State},
     http::{StatusCode, header},
+    middleware::{Next, from_fn},
     response::{IntoResponse, Response},
     routing::get,
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{aggregator::Question, metrics::Metrics, readiness::Readiness};
+use crate::{aggregator::Question, metrics::Metrics, readiness::Readiness, tasks::Tasks};
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
@@ -21,12 +22,23 @@ pub struct Admin {
 }
 
 impl Admin {
-    pub fn routes(self) -> Router {
+    /// The pages. A panic in `tasks`' care costs the request that it happened in.
+    pub fn routes(self, tasks: Tasks) -> Router {
+        let contained = from_fn(move |request: Request, next: Next| {
+            let tasks = tasks.clone();
+            async move {
+                let answer = tasks.run_contained("page", next.run(request)).await;
+                answer.unwrap_or_else(|| {
+                    (StatusCode::INTERNAL_SERVER_ERROR, "a panic, see the log\n").into_response()
+                })
+            }
+        });
         Router::new()
             .route("/metrics", get(metrics))
             .route("/livez", get(|| std::future::ready("ok\n")))
             .route("/readyz", get(readyz))
             .route("/debug/targets", get(targets))
+            .layer(contained)
             .with_state(self)
     }
 }

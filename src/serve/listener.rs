@@ -31,11 +31,13 @@ use tokio::{
     time::Instant,
 };
 use tokio_util::{
-    sync::{CancellationToken, DropGuard},
+    sync::CancellationToken,
     task::{TaskTracker, task_tracker::TaskTrackerToken},
 };
 use tower::Service;
 use tracing::{debug, warn};
+
+use crate::tasks::Tasks;
 
 pub use admission::Refusal;
 
@@ -109,6 +111,9 @@ impl Observe for () {}
 
 /// A bound socket and what is to be served on it.
 pub struct Listener<S> {
+    /// Under which it fails.
+    pub name: &'static str,
+    pub tasks: Tasks,
     pub socket: TcpListener,
     pub security: Security,
     pub service: S,
@@ -118,8 +123,9 @@ pub struct Listener<S> {
 
 impl<S> fmt::Debug for Listener<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { socket, security, limits, .. } = self;
+        let Self { name, socket, security, limits, .. } = self;
         f.debug_struct("Listener")
+            .field("name", name)
             .field("socket", socket)
             .field("security", security)
             .field("limits", limits)
@@ -142,13 +148,11 @@ where
             security: self.security,
             observer: self.observer,
             limits: self.limits,
-            steps: Steps::default(),
+            steps: Steps::new(&self.tasks),
             speaking_plaintext: Mutex::default(),
         });
-        let ended = CancellationToken::new();
-        let accepting = accept(self.socket, self.service, Arc::clone(&shared), ended.clone().drop_guard());
-        shared.steps.tasks.spawn(accepting);
-        Serving { shared, ended }
+        shared.steps.tasks.part(self.name, accept(self.socket, self.service, Arc::clone(&shared)));
+        Serving { shared }
     }
 }
 
@@ -156,7 +160,6 @@ where
 #[derive(Debug)]
 pub struct Serving {
     shared: Arc<Shared>,
-    ended: CancellationToken,
 }
 
 /// How the last connections ended.
@@ -188,13 +191,12 @@ impl Serving {
         let steps = &self.shared.steps;
         steps.goaway.cancel();
         steps.stop.cancel();
-        steps.tasks.close();
-        if tokio::time::timeout(grace, steps.tasks.wait()).await.is_ok() {
+        if tokio::time::timeout(grace, steps.tasks.ended()).await.is_ok() {
             return Stopped::Drained;
         }
         let connections = self.connections();
         steps.cut.cancel();
-        steps.tasks.wait().await;
+        steps.tasks.ended().await;
         Stopped::Cut { connections }
     }
 
@@ -202,12 +204,6 @@ impl Serving {
     #[must_use]
     pub fn connections(&self) -> usize {
         self.shared.steps.admitted.len()
-    }
-
-    /// Resolves when the listener accepts no more: after [`Self::stop`], or because its task
-    /// broke, which the process must not survive.
-    pub async fn ended(&self) {
-        self.ended.cancelled().await;
     }
 }
 
@@ -252,7 +248,7 @@ impl Shared {
 }
 
 /// The steps of a shutdown, and who is still to take them.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Steps {
     goaway: CancellationToken,
     /// A token for each connection that was not told to go away yet.
@@ -264,7 +260,21 @@ struct Steps {
     /// What is still connected is cut.
     cut: CancellationToken,
     /// The accept loop, every connection, every request.
-    tasks: TaskTracker,
+    tasks: Tasks,
+}
+
+impl Steps {
+    fn new(tasks: &Tasks) -> Self {
+        let stop = CancellationToken::new();
+        Self {
+            goaway: CancellationToken::new(),
+            untold: TaskTracker::new(),
+            admitted: TaskTracker::new(),
+            tasks: tasks.group(stop.clone()),
+            stop,
+            cut: CancellationToken::new(),
+        }
+    }
 }
 
 /// Held by a connection from its admission to its end.
@@ -300,7 +310,7 @@ fn make_room(pending: &mut VecDeque<Place>, limit: usize) {
     }
 }
 
-async fn accept<S, B>(socket: TcpListener, service: S, shared: Arc<Shared>, _ended: DropGuard)
+async fn accept<S, B>(socket: TcpListener, service: S, shared: Arc<Shared>)
 where
     S: Service<Request<Incoming>, Response = Response<B>, Error = Infallible> + Clone + Send + 'static,
     S::Future: Send + 'static,
@@ -331,7 +341,8 @@ where
         pending.push_back(place);
         let arrival = Arrival { stream, address, connection: next_connection, at: Instant::now() };
         next_connection += 1;
-        shared.steps.tasks.spawn(connection::run(arrival, displaced, service.clone(), Arc::clone(&shared)));
+        let connection = connection::run(arrival, displaced, service.clone(), Arc::clone(&shared));
+        shared.steps.tasks.contained("gRPC connection", connection);
     }
 }
 

@@ -18,7 +18,7 @@ use tokio::{
     task::JoinSet,
     time::timeout,
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 use tonic::{
     Code,
     service::Routes,
@@ -32,6 +32,7 @@ use crate::{
     metrics::Metrics,
     scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
     targets::Targets,
+    tasks::Tasks,
     wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
 };
 use clock::Clock;
@@ -149,7 +150,7 @@ impl Rig {
         tasks.spawn(async move {
             let service = Routes::new(ExternalScalerServer::new(scaler)).prepare();
             let served = service_fn(move |request: http::Request<Incoming>| service.clone().oneshot(request));
-            http2(TaskTracker::new()).serve_connection(TokioIo::new(far), served).await.unwrap();
+            http2(Tasks::new()).serve_connection(TokioIo::new(far), served).await.unwrap();
         });
         let mut near = Some(TokioIo::new(near));
         let connector = tower::service_fn(move |_: Uri| {

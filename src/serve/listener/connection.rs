@@ -12,12 +12,12 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{sync::oneshot, time::timeout_at};
-use tokio_util::task::TaskTracker;
 use tonic::transport::server::TcpConnectInfo;
 use tower::{Service, ServiceExt as _};
 use tracing::debug;
 
 use super::{Admitted, Arrival, Peer, Refusal, Shared, admission};
+use crate::tasks::Tasks;
 
 /// One connection carries a stream for each push trigger of the cluster, so the limit is there
 /// to bound memory, not to be met.
@@ -105,7 +105,7 @@ pub(super) async fn run<S, B>(
 }
 
 /// HTTP/2 as KEDA meets it.
-pub(in crate::serve) fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
+pub(in crate::serve) fn http2(tasks: Tasks) -> http2::Builder<Tracked> {
     let mut builder = http2::Builder::new(Tracked(tasks));
     builder
         .timer(TokioTimer::new())
@@ -122,13 +122,13 @@ pub(in crate::serve) fn http2(tasks: TaskTracker) -> http2::Builder<Tracked> {
 
 /// Runs each request as a task that [`super::Serving::stop`] waits for.
 #[derive(Clone)]
-pub(in crate::serve) struct Tracked(TaskTracker);
+pub(in crate::serve) struct Tracked(Tasks);
 
 impl<F> Executor<F> for Tracked
 where
     F: Future<Output = ()> + Send + 'static,
 {
     fn execute(&self, request: F) {
-        self.0.spawn(request);
+        self.0.contained("gRPC call", request);
     }
 }

@@ -24,6 +24,8 @@ use keda_proto::{
 const GRACE: Duration = Duration::from_secs(60);
 /// A name that makes [`Scripted`] send on a stream as fast as the client takes it.
 const FIREHOSE: &str = "firehose";
+/// A name at which [`Scripted`] panics.
+const BUG: &str = "bug";
 
 /// Sends `true` on each stream and ends them all on demand.
 #[derive(Clone, Default)]
@@ -45,6 +47,7 @@ impl keda_proto::external_scaler_server::ExternalScaler for Scripted {
     ) -> Result<tonic::Response<IsActiveResponse>, Status> {
         assert!(request.remote_addr().is_some());
         assert!(request.extensions().get::<Arc<Peer>>().is_some());
+        assert!(request.get_ref().name != BUG, "this call finds a bug");
         Ok(tonic::Response::new(IsActiveResponse { result: true }))
     }
 
@@ -139,6 +142,8 @@ impl Rig {
         let service = Scripted::default();
         let (seen, events) = mpsc::unbounded_channel();
         let listener = Listener {
+            name: "listener",
+            tasks: Tasks::new(),
             socket,
             security,
             service: Routes::new(ExternalScalerServer::new(service.clone())),
@@ -242,6 +247,20 @@ async fn goaway_is_on_the_wire_before_a_stream_ends() {
         }
     }
     assert_eq!(order, [GOAWAY, HEADERS]);
+}
+
+#[tokio::test]
+async fn a_call_that_panics_costs_itself_alone() {
+    let rig = Rig::start().await;
+    let mut client = rig.client().await;
+    let mut answers = client.stream_is_active(ScaledObjectRef::default()).await.unwrap().into_inner();
+    assert!(answers.message().await.unwrap().unwrap().result);
+    let object = ScaledObjectRef { name: BUG.into(), ..ScaledObjectRef::default() };
+    assert!(client.is_active(object).await.is_err());
+    assert!(client.is_active(ScaledObjectRef::default()).await.unwrap().into_inner().result);
+    assert_eq!(rig.serving.connections(), 1, "over the same connection");
+    rig.service.end_streams.cancel();
+    assert!(answers.message().await.unwrap().is_none(), "the stream ended with OK");
 }
 
 #[tokio::test]

@@ -1,0 +1,57 @@
+//! The gRPC listener, from a bound socket to an open one.
+
+use std::sync::Arc;
+
+use tokio::{net::TcpSocket, sync::oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{cluster::Cluster, sockets::listen};
+use crate::{
+    readiness::Gate,
+    serve::listener::{Limits, Listener, Observe, Security, Serving},
+    tasks::{Failure, Tasks},
+};
+
+const NAME: &str = "gRPC listener";
+
+/// The gRPC listener before it opens.
+pub(super) struct Opening {
+    pub socket: TcpSocket,
+    pub service: tonic::service::Routes,
+    pub gate: Gate,
+    /// Cancelled once the listener is open.
+    pub served: CancellationToken,
+    pub tasks: Tasks,
+}
+
+impl Opening {
+    /// Opens the listener once there is something to serve it with, and tells `opened`.
+    pub(super) async fn open(
+        self,
+        mut cluster: Option<Cluster>,
+        cancel: CancellationToken,
+        opened: oneshot::Sender<Serving>,
+    ) {
+        let (security, observer): (_, Arc<dyn Observe>) = match &mut cluster {
+            None => (Security::Plaintext, Arc::new(())),
+            Some(cluster) => {
+                let certified = cancel.run_until_cancelled(cluster.certified()).await;
+                let Some(config) = certified.flatten() else { return };
+                (Security::Tls(config), cluster.presented.clone())
+            }
+        };
+        let socket = match listen("gRPC", self.socket) {
+            Ok(socket) => socket,
+            Err(error) => {
+                return self.tasks.fail(Failure::Failed { part: NAME, error: crate::error_chain(&error) });
+            }
+        };
+        let (service, limits) = (self.service, Limits::default());
+        let serving =
+            Listener { name: NAME, tasks: self.tasks, socket, security, service, observer, limits }.serve();
+        // Whoever started this may have gone; then the listener goes with the process.
+        let _ = opened.send(serving);
+        self.gate.open();
+        self.served.cancel();
+    }
+}
