@@ -159,6 +159,53 @@ fn check_trigger_says_what_metadata_means_or_all_that_is_wrong() {
 }
 
 #[test]
+fn a_port_that_is_in_use_ends_the_start_at_once_and_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("endpoints.yaml");
+    fs::write(&file, "inferenceSets: []\n").unwrap();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let (address, port) = (taken.local_addr().unwrap(), taken.local_addr().unwrap().port().to_string());
+    // Free as far as anybody knows: it was just given to somebody and given back.
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port().to_string();
+    for (flags, said) in [
+        (
+            ["--grpc-port", &port, "--metrics-port", "0"],
+            format!("--grpc-port: failed to listen on {address} for gRPC"),
+        ),
+        (
+            ["--grpc-port", "0", "--metrics-port", &port],
+            format!("--metrics-port: failed to listen on {address}"),
+        ),
+        (
+            ["--metrics-port", "0", "--grpc-health-port", &port],
+            format!("--grpc-health-port: failed to listen on {address}"),
+        ),
+        (
+            ["--grpc-port", &free, "--metrics-port", &free],
+            format!("--grpc-port and --metrics-port are both {free}"),
+        ),
+        (
+            ["--grpc-port", "0", "--metrics-bind-address", "192.0.2.1"],
+            "--metrics-bind-address: failed to listen on 192.0.2.1:".to_owned(),
+        ),
+    ] {
+        let file = file.to_str().unwrap();
+        let others: Vec<&str> = ["--grpc-port", "--metrics-port", "--grpc-health-port"]
+            .into_iter()
+            .filter(|flag| !flags.contains(flag))
+            .flat_map(|flag| [flag, "0"])
+            .collect();
+        // Were it to wait for clients to leave, it would wait for ever.
+        let common = ["run", "--insecure-grpc", "--endpoints-file", file, "--shutdown-delay", "24h"];
+        let output = scaler(&[&common[..], &flags, &others].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{flags:?}: {errors}");
+        assert!(errors.contains(&format!("error: {said}")), "{said:?} is not in: {errors}");
+        assert!(!errors.contains("started"), "{errors}");
+    }
+}
+
+#[test]
 fn version_names_the_release_and_the_commit() {
     let output = scaler(&["--version"]);
     let version = text(&output.stdout);

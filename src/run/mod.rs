@@ -125,8 +125,11 @@ pub enum StartError {
     File(#[from] FileError),
     #[error(transparent)]
     Cluster(#[from] ConnectError),
-    #[error("failed to listen on {address} for {what}")]
-    Listen { what: &'static str, address: SocketAddr, source: io::Error },
+    /// `flag` says where.
+    #[error("{flag}: failed to listen on {address} for {what}")]
+    Listen { flag: &'static str, what: &'static str, address: SocketAddr, source: io::Error },
+    #[error("{one} and {other} are both {port}, but must be different ports")]
+    SamePort { one: &'static str, other: &'static str, port: u16 },
     #[error("failed to make the HTTP client")]
     Client { source: crate::scrape::ClientError },
     #[error(transparent)]

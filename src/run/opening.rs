@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use tokio::{net::TcpSocket, sync::oneshot};
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
-use super::{cluster::Cluster, sockets::listen};
+use super::{cluster::Cluster, sockets::GrpcSocket};
 use crate::{
     readiness::Gate,
     serve::listener::{Limits, Listener, Observe, Security, Serving},
@@ -16,7 +16,7 @@ const NAME: &str = "gRPC listener";
 
 /// The gRPC listener before it opens.
 pub(super) struct Opening {
-    pub socket: TcpSocket,
+    pub socket: GrpcSocket,
     pub service: tonic::service::Routes,
     pub gate: Gate,
     /// Cancelled once the listener is open.
@@ -40,7 +40,7 @@ impl Opening {
                 (Security::Tls(config), cluster.presented.clone())
             }
         };
-        let socket = match listen("gRPC", self.socket) {
+        let socket = match self.socket.listen() {
             Ok(socket) => socket,
             Err(error) => {
                 return self.tasks.fail(Failure::Failed { part: NAME, error: crate::error_chain(&error) });
