@@ -34,15 +34,17 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Summarise a metrics page: one JSON object a family.
     Scan(ScanArgs),
-    /// Print the ScaledObjects that InferenceSet manifests would get, or what is wrong with them.
+    /// Check manifests, a trigger's metadata, or an installation.
     ///
-    /// Ends with 1 where something is wrong, and with 2 where a file can't be read.
+    /// `check FILE` is `check manifest FILE`. Ends with 1 where something is wrong, and with 2
+    /// where a file can't be read.
+    #[command(args_conflicts_with_subcommands = true, subcommand_negates_reqs = true)]
     Check(CheckArgs),
-    /// Say what trigger metadata means, or everything that is wrong with it.
+    /// `check trigger`, as earlier releases have it.
+    #[command(hide = true)]
     CheckTrigger(CheckTriggerArgs),
-    /// Check an installation from inside the cluster, as `helm test` does.
-    ///
-    /// Ends with 1 where something is wrong, and says what to do about it.
+    /// `check install`, as earlier releases have it.
+    #[command(hide = true)]
     CheckInstall(CheckInstallArgs),
 }
 
@@ -232,6 +234,26 @@ pub struct ScanArgs {
 
 #[derive(Debug, Args)]
 pub struct CheckArgs {
+    #[command(subcommand)]
+    pub what: Option<CheckCommand>,
+    #[command(flatten)]
+    pub manifests: CheckManifestArgs,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum CheckCommand {
+    /// Print the ScaledObjects that InferenceSet manifests would get, or what is wrong with them
+    /// and with ScaledObjects.
+    Manifest(CheckManifestArgs),
+    /// Say what trigger metadata means, or everything that is wrong with it.
+    Trigger(CheckTriggerArgs),
+    /// Check an installation from inside the cluster, as `helm test` does, and say what to do
+    /// about what is wrong.
+    Install(CheckInstallArgs),
+}
+
+#[derive(Clone, Debug, Args)]
+pub struct CheckManifestArgs {
     /// YAML or JSON, several documents allowed; - is standard input.
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,

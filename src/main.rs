@@ -15,8 +15,8 @@ use clock::Clock;
 use keda_kaito_scaler::{
     check_install::{self, Installation},
     cli::{
-        CheckArgs, CheckInstallArgs, CheckTriggerArgs, Cli, ClusterArgs, Command, InstallationArgs, RunArgs,
-        ScanArgs, with_default_command,
+        CheckArgs, CheckCommand, CheckInstallArgs, CheckManifestArgs, CheckTriggerArgs, Cli, ClusterArgs,
+        Command, InstallationArgs, RunArgs, ScanArgs, with_default_command,
     },
     kube_client::{self, ClusterAccess, Rate},
     open_files,
@@ -30,7 +30,7 @@ use keda_kaito_scaler::{
 };
 use scaler_core::{
     check::{Assumptions, check},
-    config::trigger::{Trigger, parse_arguments},
+    config::trigger::{Trigger, parse_arguments, unknown_keys},
     fleet::{ObjectName, tenancy::Tenancy},
     lease::Timing,
     page::scan::scan,
@@ -46,7 +46,12 @@ fn main() -> ExitCode {
     let done = match cli.command {
         Command::Run(args) => serve(*args),
         Command::Scan(args) => scan_page(&args),
-        Command::Check(args) => check_files(args),
+        Command::Check(CheckArgs { what: None, manifests }) => check_manifests(manifests),
+        Command::Check(CheckArgs { what: Some(what), .. }) => match what {
+            CheckCommand::Manifest(args) => check_manifests(args),
+            CheckCommand::Trigger(args) => Ok(check_trigger(&args)),
+            CheckCommand::Install(args) => check_install(args),
+        },
         Command::CheckTrigger(args) => Ok(check_trigger(&args)),
         Command::CheckInstall(args) => check_install(args),
     };
@@ -197,8 +202,8 @@ fn read(file: &Path) -> io::Result<Vec<u8>> {
 
 /// ScaledObjects go to standard output, and everything that is said about a file to standard
 /// error. A file that can't be read keeps nobody from the others.
-fn check_files(args: CheckArgs) -> Result<ExitCode> {
-    let CheckArgs { files, nodes_per_replica, scaler_address } = args;
+fn check_manifests(args: CheckManifestArgs) -> Result<ExitCode> {
+    let CheckManifestArgs { files, nodes_per_replica, scaler_address } = args;
     let assumptions = Assumptions { nodes_per_replica, scaler_address };
     let (mut has_problems, mut unreadable) = (false, false);
     let mut documents = Vec::new();
@@ -236,9 +241,16 @@ fn check_files(args: CheckArgs) -> Result<ExitCode> {
 
 fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
     let arguments = args.metadata.iter().map(String::as_str);
-    let parsed = parse_arguments(arguments).and_then(|metadata| Trigger::parse(metadata, None));
+    let parsed = parse_arguments(arguments).and_then(|metadata| {
+        let metadata: Vec<_> = metadata.into_iter().collect();
+        let unknown = unknown_keys(metadata.iter().map(|(key, _)| *key));
+        Trigger::parse(metadata.iter().copied(), None).map(|trigger| (trigger, unknown))
+    });
     match parsed {
-        Ok(trigger) => {
+        Ok((trigger, unknown)) => {
+            for key in unknown {
+                eprintln!("warning: {} is a key that neither KEDA nor this scaler reads", key.escape_debug());
+            }
             println!("{}", trigger.describe());
             ExitCode::SUCCESS
         }

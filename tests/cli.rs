@@ -150,6 +150,12 @@ fn check_trigger_says_what_metadata_means_or_all_that_is_wrong() {
     assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
     assert!(text(&output.stdout).contains("vllm:num_requests_waiting"));
 
+    let renamed = scaler(&[&["check", "trigger"], &good[..], &["threshold=10", "weight=3"]].concat());
+    assert_eq!((renamed.status.code(), &renamed.stdout), (Some(0), &output.stdout));
+    assert!(
+        text(&renamed.stderr).contains("warning: weight is a key that neither KEDA nor this scaler reads")
+    );
+
     let output = scaler(&[&["check-trigger"], &good[..], &["threshold=ten", "agregation=max"]].concat());
     assert_eq!(output.status.code(), Some(1));
     let errors = text(&output.stderr);

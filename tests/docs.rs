@@ -18,14 +18,16 @@ fn page() -> String {
     fs::read_to_string("docs/annotations.md").unwrap()
 }
 
-/// The YAML blocks that show an object of `kind`.
+/// The YAML blocks of docs/annotations.md that show an object of `kind`: at least one.
 fn examples(kind: &str) -> Vec<String> {
-    let page = page();
-    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
-    let shown: Vec<String> =
-        blocks.filter(|block| block.contains(&format!("\nkind: {kind}\n"))).map(str::to_owned).collect();
+    let shown = examples_in(&page(), kind);
     assert!(!shown.is_empty(), "no example of a {kind}");
     shown
+}
+
+fn examples_in(page: &str, kind: &str) -> Vec<String> {
+    let blocks = page.split("```yaml\n").skip(1).filter_map(|rest| rest.split("```").next());
+    blocks.filter(|block| block.contains(&format!("\nkind: {kind}\n"))).map(str::to_owned).collect()
 }
 
 #[test]
@@ -44,6 +46,23 @@ fn every_example_of_annotations_is_good() {
             assert_eq!(findings, [""; 0], "{example}");
         }
         assert!(!checked.objects.is_empty(), "{example}");
+    }
+}
+
+/// What KAITO's own definitions of its kinds require.
+#[test]
+fn every_example_is_one_that_kaitos_api_takes() {
+    let readme = fs::read_to_string("README.md").unwrap();
+    for (kind, required) in [
+        ("InferenceSet", &["/spec/labelSelector", "/spec/template/inference"][..]),
+        ("MultiRoleInference", &["/spec/labelSelector", "/spec/model", "/spec/roles"]),
+    ] {
+        for example in [examples(kind), examples_in(&readme, kind)].concat() {
+            let object: Value = serde_saphyr::from_str(&example).unwrap();
+            for field in required {
+                assert!(object.pointer(field).is_some(), "no {field} in: {example}");
+            }
+        }
     }
 }
 

@@ -119,6 +119,8 @@ impl Kaito {
                 "labels": {CREATED_BY: name},
                 "ownerReferences": [owner(set, INFERENCE_SET.0, INFERENCE_SET.1)],
             },
+            "resource": {"labelSelector": {"matchLabels": {"apps": name}}},
+            "inference": set.pointer("/spec/template/inference"),
         });
         self.api.apply(&object).await?;
         let status = json!({"targetNodeCount": nodes});
@@ -180,11 +182,13 @@ impl Kaito {
         if is_written {
             return Ok(());
         }
+        let seconds = i64::try_from(clock::Clock::wall().since_unix().as_secs())?;
         let condition = json!({
             "type": "InferenceSetReady",
             "status": if ready == replicas { "True" } else { "False" },
             "reason": "Replicas",
             "message": format!("{ready} of {replicas}"),
+            "lastTransitionTime": jiff::Timestamp::from_second(seconds)?.to_string(),
         });
         let status = json!({
             "replicas": replicas,

@@ -103,7 +103,13 @@ impl Stage {
                 "kind": INFERENCE_SET.1,
                 "metadata": {"name": name, "namespace": self.namespace, "annotations": annotations},
                 // `replicas` is KEDA's from here on; an apply that owned it would fight.
-                "spec": {"labelSelector": {}},
+                "spec": {
+                    "labelSelector": {"matchLabels": {"apps": name}},
+                    "template": {
+                        "inference": {"preset": {"name": "phi-4-mini-instruct"}},
+                        "resource": {"instanceType": "Standard_NC24ads_A100_v4"},
+                    },
+                },
             }))
             .await?;
         let set = INFERENCE_SET.named(&self.namespace, name);

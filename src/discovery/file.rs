@@ -11,7 +11,8 @@ use std::{
 
 use jiff::Timestamp;
 use notify::{RecursiveMode, Watcher};
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer, de};
+use serde_json::Value;
 use thiserror::Error;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -19,6 +20,7 @@ use tracing::{info, warn};
 
 use clock::Clock;
 use scaler_core::{
+    config::{problem::Problem, yaml::YamlProblem},
     fleet::{
         model::{Endpoint, FleetEvent, Gateway, InferenceSet, Readiness},
         services::pool_name,
@@ -50,7 +52,9 @@ struct Document {
 struct SetEntry {
     namespace: String,
     name: String,
+    #[serde(deserialize_with = "replicas")]
     replicas: u32,
+    #[serde(default, deserialize_with = "ready_replicas")]
     ready_replicas: Option<u32>,
     #[serde(default)]
     endpoints: Vec<EndpointEntry>,
@@ -62,22 +66,86 @@ struct SetEntry {
 struct EndpointEntry {
     pod: String,
     uid: Option<String>,
+    #[serde(default, deserialize_with = "address_or_none")]
     address: Option<SocketAddr>,
-    phase: PhaseEntry,
+    #[serde(deserialize_with = "phase")]
+    phase: Readiness,
+    #[serde(default, deserialize_with = "since")]
     since: Option<Timestamp>,
-}
-
-#[derive(Clone, Copy, Debug, Deserialize)]
-enum PhaseEntry {
-    Ready,
-    NotReady,
-    Terminating,
 }
 
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct GatewayEntry {
+    #[serde(deserialize_with = "address")]
     address: SocketAddr,
+}
+
+/// Reads one value; what it must be is said where it is something else.
+fn value<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    key: &str,
+    allowed: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<T, D::Error> {
+    let value = Value::deserialize(deserializer)?;
+    read(&value).ok_or_else(|| {
+        de::Error::custom(Problem::invalid(
+            key,
+            value.as_str().map_or_else(|| value.to_string(), str::to_owned),
+            allowed,
+        ))
+    })
+}
+
+/// The same, and `None` where the key is missing or null.
+fn optional<'de, D: Deserializer<'de>, T>(
+    deserializer: D,
+    key: &str,
+    allowed: &str,
+    read: impl FnOnce(&Value) -> Option<T>,
+) -> Result<Option<T>, D::Error> {
+    value(deserializer, key, allowed, |it| if it.is_null() { Some(None) } else { read(it).map(Some) })
+}
+
+const A_COUNT: &str = "a whole number from 0 to 2147483647";
+const AN_ADDRESS: &str = "IP:PORT, such as 127.0.1.1:5000";
+
+fn a_count(value: &Value) -> Option<u32> {
+    u32::try_from(value.as_u64()?).ok().filter(|&count| count <= i32::MAX.unsigned_abs())
+}
+
+fn an_address(value: &Value) -> Option<SocketAddr> {
+    value.as_str()?.parse().ok()
+}
+
+fn replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u32, D::Error> {
+    value(deserializer, "replicas", A_COUNT, a_count)
+}
+
+fn ready_replicas<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u32>, D::Error> {
+    optional(deserializer, "readyReplicas", A_COUNT, a_count)
+}
+
+fn address<'de, D: Deserializer<'de>>(deserializer: D) -> Result<SocketAddr, D::Error> {
+    value(deserializer, "address", AN_ADDRESS, an_address)
+}
+
+fn address_or_none<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<SocketAddr>, D::Error> {
+    optional(deserializer, "address", AN_ADDRESS, an_address)
+}
+
+fn since<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Timestamp>, D::Error> {
+    optional(deserializer, "since", "a time such as 2026-01-02T03:04:05Z", |it| it.as_str()?.parse().ok())
+}
+
+fn phase<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Readiness, D::Error> {
+    value(deserializer, "phase", "one of Ready, NotReady, Terminating", |it| match it.as_str()? {
+        "Ready" => Some(Readiness::Ready),
+        "NotReady" => Some(Readiness::NotReady),
+        "Terminating" => Some(Readiness::Terminating),
+        _ => None,
+    })
 }
 
 /// A file and what was first seen in it when. Gives InferenceSets; does not watch.
@@ -117,7 +185,10 @@ impl EndpointsFile {
 }
 
 fn parse(text: &str) -> Result<Document, String> {
-    let document: Document = serde_saphyr::from_str(text).map_err(|error| error.to_string())?;
+    let document: Document = serde_saphyr::from_str(text).map_err(|error| {
+        let YamlProblem { line, text } = YamlProblem::from(&error);
+        line.map_or_else(|| text.clone(), |line| format!("line {line}: {text}"))
+    })?;
     let mut seen = HashSet::new();
     for set in &document.inference_sets {
         let key = (set.namespace.as_str(), set.name.as_str());
@@ -138,19 +209,14 @@ fn parse(text: &str) -> Result<Document, String> {
 impl SetEntry {
     fn into_inference_set(self, mut first_seen: impl FnMut(&PodUid) -> Moment) -> InferenceSet {
         let key = InferenceSetKey::new(&self.namespace, &self.name);
-        let is_ready = |endpoint: &&EndpointEntry| matches!(endpoint.phase, PhaseEntry::Ready);
+        let is_ready = |endpoint: &&EndpointEntry| endpoint.phase == Readiness::Ready;
         let ready = self.endpoints.iter().filter(is_ready).count();
         let endpoint = |entry: EndpointEntry| {
             let uid = entry.uid.unwrap_or_else(|| format!("{key}/{}", entry.pod));
             let uid = PodUid(uid.into());
             let written = entry.since.and_then(|since| since.as_duration().try_into().ok());
             let since = written.map_or_else(|| first_seen(&uid), Moment::from_unix);
-            let readiness = match entry.phase {
-                PhaseEntry::Ready => Readiness::Ready,
-                PhaseEntry::NotReady => Readiness::NotReady,
-                PhaseEntry::Terminating => Readiness::Terminating,
-            };
-            Endpoint { uid, pod: entry.pod.into(), address: entry.address, readiness, since }
+            Endpoint { uid, pod: entry.pod.into(), address: entry.address, readiness: entry.phase, since }
         };
         InferenceSet {
             replicas: self.replicas,
@@ -301,12 +367,28 @@ inferenceSets:
             (GOOD.replace("127.0.9.1:9090", "nowhere"), ["line 10", "address"]),
             (GOOD.replace("replicas: 2", "replica: 2"), ["line 5", "replica"]),
             (GOOD.replace("phi-4-b-0", "u-1"), ["default/phi-4", "u-1 twice"]),
+            (
+                GOOD.replace("2026-01-02T03:04:05Z", "yesterday"),
+                ["line 8: since is \"yesterday\"", "must be a time such as 2026-01-02T03:04:05Z"],
+            ),
+            (
+                GOOD.replace("readyReplicas: 1", "readyReplicas: 4294967295"),
+                ["line 6", "from 0 to 2147483647"],
+            ),
+            (format!("{GOOD}---\n{GOOD}"), ["line 13", "multiple YAML documents"]),
+            (GOOD.replace("127.0.1.1:5000", "here"), ["line 8", "address is \"here\", but must be IP:PORT"]),
         ];
         for (text, expected) in cases {
             let error = read(&text).unwrap_err().to_string();
             for part in expected {
                 assert!(error.contains(part), "{part:?} is not in: {error}");
             }
+            // One position, one line, and nothing of the library.
+            assert!(
+                !error.contains('\n') && !error.contains("<input>") && !error.contains("from_str"),
+                "{error}"
+            );
+            assert!(error.matches("line ").count() <= 1, "{error}");
         }
     }
 

@@ -110,7 +110,10 @@ pub(super) fn step(
             (plan(&owner, None, &observed, None), left.chain(traps).collect())
         }
         Decision::Waiting => (untouched, Vec::new()),
-        Decision::Refused(refusal) => (untouched, vec![notice(refusal.reason(), refusal.to_string())]),
+        Decision::Refused(refusals) => {
+            let notices = refusals.iter().map(|refusal| notice(refusal.reason(), refusal.to_string()));
+            (untouched, notices.collect())
+        }
         Decision::Provision { spec, warnings } => {
             asks = spec.annotations.scale_to_zero.then(|| Question(spec.annotations.wake_source.clone()));
             // Not known is not changed.

@@ -101,7 +101,11 @@ fn annotated(key: &InferenceSetKey, max_replicas: u32) -> Value {
             "scaledobject.kaito.sh/threshold": WAITING_TARGET.to_string(),
             "scaledobject.kaito.sh/max-replicas": max_replicas.to_string(),
         }},
-        "spec": {"replicas": 0},
+        "spec": {
+            "replicas": 0,
+            "labelSelector": {"matchLabels": {"apps": &*key.name}},
+            "template": {"inference": {"preset": {"name": "phi-4"}}},
+        },
     })
 }
 

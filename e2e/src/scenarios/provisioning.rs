@@ -91,7 +91,11 @@ async fn roles(stage: Stage) -> Result<()> {
             "apiVersion": "kaito.sh/v1alpha1",
             "kind": "MultiRoleInference",
             "metadata": {"name": "demo", "namespace": stage.namespace, "annotations": annotations},
-            "spec": {"roles": [{"type": "prefill"}, {"type": "decode"}]},
+            "spec": {
+                "labelSelector": {"matchLabels": {"apps": "demo"}},
+                "model": {"name": "phi-4-mini-instruct"},
+                "roles": [{"type": "prefill"}, {"type": "decode"}],
+            },
         }))
         .await?;
     for role in ["prefill", "decode"] {

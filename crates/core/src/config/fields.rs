@@ -115,6 +115,28 @@ impl<'a> Fields<'a> {
         }
     }
 
+    /// Notes each key that is none of `known`: for texts that nobody else reads.
+    pub fn note_unknown(&mut self, known: &[&str]) {
+        for &key in self.texts.keys().filter(|key| !known.contains(key)) {
+            let similar =
+                did_you_mean(key, known.iter().copied()).map(|word| format!("{}{word}", self.prefix));
+            let key = format!("{}{key}", self.prefix);
+            self.problems.push(match similar {
+                Some(similar) => Problem::unknown(key, similar),
+                None => Problem::foreign(key, known),
+            });
+        }
+    }
+
+    /// The key that looks like a slip for `word`, with its text.
+    #[must_use]
+    pub fn slip_for(&self, word: &str) -> Option<(&'a str, &'a str)> {
+        self.texts
+            .iter()
+            .find(|(key, _)| did_you_mean(key, [word]).is_some())
+            .map(|(key, text)| (*key, *text))
+    }
+
     pub fn note(&mut self, problem: Problem) {
         self.problems.push(problem);
     }

@@ -6,3 +6,4 @@ pub mod fields;
 pub mod go_duration;
 pub mod problem;
 pub mod trigger;
+pub mod yaml;

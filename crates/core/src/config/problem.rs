@@ -20,6 +20,8 @@ pub enum Fault {
     Invalid { held: String, allowed: String },
     /// Nobody reads it, and it looks like a slip for a key that somebody reads.
     Unknown { similar: String },
+    /// Nobody reads it, and it looks like nothing that somebody reads. Holds what is read.
+    Foreign { known: String },
     /// It makes no sense here. Holds why.
     Misplaced { reason: String },
 }
@@ -40,6 +42,12 @@ impl Problem {
         Self { key: key.into(), fault: Fault::Unknown { similar: similar.into() } }
     }
 
+    /// A key that nobody reads, where `known` are all that are read.
+    #[must_use]
+    pub fn foreign(key: impl Into<String>, known: &[&str]) -> Self {
+        Self { key: key.into(), fault: Fault::Foreign { known: known.join(", ") } }
+    }
+
     #[must_use]
     pub fn misplaced(key: impl Into<String>, reason: impl Into<String>) -> Self {
         Self { key: key.into(), fault: Fault::Misplaced { reason: reason.into() } }
@@ -55,6 +63,7 @@ impl fmt::Display for Problem {
                 write!(f, "{key} is {:?}, but must be {allowed}", Excerpt(held))
             }
             Fault::Unknown { similar } => write!(f, "{key} is not known: did you mean {similar}?"),
+            Fault::Foreign { known } => write!(f, "{key} is not known: the keys here are {known}"),
             Fault::Misplaced { reason } => write!(f, "{key} makes no sense here: {reason}"),
         }
     }
@@ -144,6 +153,7 @@ mod tests {
             Problem::missing("inferenceSetName", "the name of an InferenceSet"),
             Problem::invalid("threshold", "ten", "a number above 0"),
             Problem::unknown("treshold", "threshold"),
+            Problem::foreign("weight", &["name", "type"]),
             Problem::misplaced("quantile", "aggregation is sum"),
         ]);
         assert_eq!(
@@ -151,6 +161,7 @@ mod tests {
             "inferenceSetName is missing: it must be the name of an InferenceSet; \
              threshold is \"ten\", but must be a number above 0; \
              treshold is not known: did you mean threshold?; \
+             weight is not known: the keys here are name, type; \
              quantile makes no sense here: aggregation is sum"
         );
     }

@@ -44,8 +44,9 @@ pub enum Decision {
     Off,
     /// How far it may scale shows only once a Workspace exists; its event will tell.
     Waiting,
-    /// Nothing is made or changed, and an event says why. What was made before stays.
-    Refused(Refusal),
+    /// Nothing is made or changed, and events say why: at least one reason. What was made
+    /// before stays.
+    Refused(Vec<Refusal>),
     Provision {
         spec: ScalingSpec,
         warnings: Vec<Warning>,
@@ -105,31 +106,39 @@ pub fn decide<'a>(
     annotations: impl IntoIterator<Item = (&'a str, &'a str)>,
     facts: &Facts,
 ) -> Decision {
+    let fixed = facts.fixed_replicas.map(|replicas| Refusal::ReplicasFixed { replicas });
     let (annotations, mut warnings) = match parse(source, annotations, facts.adopting) {
         Ok(None) => return Decision::Off,
         Ok(Some(parsed)) => parsed,
-        Err(problems) => return Decision::Refused(Refusal::InvalidConfig(problems)),
+        Err(problems) => {
+            return Decision::Refused([Refusal::InvalidConfig(problems)].into_iter().chain(fixed).collect());
+        }
     };
-    if let Some(replicas) = facts.fixed_replicas {
-        return Decision::Refused(Refusal::ReplicasFixed { replicas });
-    }
+    let mut refusals = Vec::from_iter(fixed);
     let prefix = source.prefix();
     let possible = possible(facts);
+    let min = annotations.min_replicas;
     let max = match (annotations.max_replicas, possible) {
-        (Some(max), _) => max,
-        (None, Some((possible, _))) => possible,
-        (None, None) if facts.node_count_limit > 0 => return Decision::Waiting,
-        (None, None) => return Decision::Refused(Refusal::NoReplicaLimit { prefix }),
+        (Some(max), _) => Some(max),
+        (None, Some((possible, _))) => Some(possible),
+        (None, None) if facts.node_count_limit > 0 => None,
+        (None, None) => {
+            refusals.push(Refusal::NoReplicaLimit { prefix });
+            None
+        }
     };
+    if let Some(max) = max.filter(|&max| min > max) {
+        refusals.push(Refusal::InvalidReplicaRange { prefix, min, max });
+    }
+    if !refusals.is_empty() {
+        return Decision::Refused(refusals);
+    }
+    let Some(max) = max else { return Decision::Waiting };
     if let (Some(asked), Some((possible, nodes_per_replica))) = (annotations.max_replicas, possible)
         && asked > possible
     {
         let annotation = format!("{prefix}max-replicas");
         warnings.push(Warning::MaxReplicasOutOfReach { annotation, asked, possible, nodes_per_replica });
-    }
-    let min = annotations.min_replicas;
-    if min > max {
-        return Decision::Refused(Refusal::InvalidReplicaRange { prefix, min, max });
     }
     let to_zero = annotations.scale_to_zero && may_sleep(facts);
     if annotations.scale_to_zero

@@ -10,6 +10,7 @@ use crate::{
         fields::{self, Fields},
         problem::{Problem, Problems},
         trigger::{Combine, Policy, WakeSource, policy},
+        yaml::YamlProblem,
     },
     names::MetricName,
 };
@@ -69,7 +70,17 @@ pub fn parse<'a>(
         "false" => Some(false),
         _ => None,
     });
-    if on == Some(false) || reader.fields.text("auto-provision").is_none() {
+    if reader.fields.text("auto-provision").is_none() {
+        return match reader.fields.slip_for("auto-provision") {
+            // Whoever writes so wants autoscaling, and would wait for it in vain.
+            Some((slip, text)) if text != "false" => {
+                let similar = reader.fields.full("auto-provision");
+                Err(Problems(vec![Problem::unknown(reader.fields.full(slip), similar)]))
+            }
+            _ => Ok(None),
+        };
+    }
+    if on == Some(false) {
         return Ok(None);
     }
     let annotations = reader.annotations();
@@ -146,10 +157,9 @@ impl Reader<'_> {
         let list: Value = match serde_saphyr::from_str(text) {
             Ok(list) => list,
             Err(error) => {
-                let place = error.location().map_or(0, |location| location.line());
-                let reason = error.without_snippet().to_string();
-                let reason = reason.lines().next().unwrap_or_default();
-                let allowed = format!("a YAML or JSON list of metrics (in its line {place}: {reason})");
+                let YamlProblem { line, text: reason } = YamlProblem::from(&error);
+                let place = line.map_or_else(String::new, |line| format!("in its line {line}: "));
+                let allowed = format!("a YAML or JSON list of metrics ({place}{reason})");
                 self.fields.note(Problem::invalid(self.fields.full("metrics"), text, allowed));
                 return None;
             }

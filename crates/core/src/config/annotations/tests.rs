@@ -35,7 +35,10 @@ fn spec(annotations: &[(&str, &str)]) -> ScalingSpec {
 /// Everything that is wrong, without the prefix.
 fn problems(annotations: &[(&str, &str)]) -> String {
     match decided(annotations, &with_limit(10, Some(1))) {
-        Decision::Refused(refusal @ Refusal::InvalidConfig(_)) => refusal.to_string().replace(PREFIX, ""),
+        Decision::Refused(refusals) => match refusals.as_slice() {
+            [refusal @ Refusal::InvalidConfig(_)] => refusal.to_string().replace(PREFIX, ""),
+            other => panic!("{other:?}"),
+        },
         other => panic!("{other:?}"),
     }
 }
@@ -265,7 +268,8 @@ fn how_far_to_scale() {
         let decision = match decided(&annotations, &with_limit(limit, nodes)) {
             Decision::Provision { spec, warnings } if warnings.is_empty() => Ok(spec.replicas),
             Decision::Waiting => Err("waiting".to_owned()),
-            Decision::Refused(refusal) => {
+            Decision::Refused(refusals) => {
+                let [refusal] = refusals.as_slice() else { panic!("{refusals:?}") };
                 Err(format!("{}: {}", refusal.reason(), refusal.to_string().replace(PREFIX, "")))
             }
             other => panic!("{other:?}"),
@@ -351,7 +355,8 @@ fn what_the_replaced_scaler_took_is_clamped_once() {
     );
     // What it did not take either stays a problem.
     let still = [("threshold", "10"), ("evaluationwindow", "-1")];
-    assert!(matches!(decided(&still, &adopting), Decision::Refused(Refusal::InvalidConfig(_))));
+    let Decision::Refused(refusals) = decided(&still, &adopting) else { panic!() };
+    assert!(matches!(refusals.as_slice(), [Refusal::InvalidConfig(_)]));
 }
 
 #[test]
@@ -374,14 +379,54 @@ fn a_role_has_its_own_annotations() {
         );
     }
     let broken = from(Source::Role(Role::Decode), &[("threshold", "x")], &Facts::default());
-    let Decision::Refused(refusal) = broken else { panic!() };
+    let Decision::Refused(refusals) = broken else { panic!() };
     assert_eq!(
-        refusal.to_string(),
+        refusals[0].to_string(),
         r#"scaledobject.kaito.sh/decode-threshold is "x", but must be a number above 0"#
     );
     let fixed = Facts { fixed_replicas: Some(2), ..Facts::default() };
-    let Decision::Refused(refusal) = from(Source::Role(Role::Decode), &annotations, &fixed) else { panic!() };
-    assert_eq!(refusal.reason(), "ReplicasFixed");
+    let reasons = |annotations: &[(&str, &str)]| match from(Source::Role(Role::Decode), annotations, &fixed) {
+        Decision::Refused(refusals) => refusals.iter().map(Refusal::reason).collect::<Vec<_>>(),
+        other => panic!("{other:?}"),
+    };
+    assert_eq!(reasons(&annotations), ["ReplicasFixed"]);
+    // Whatever else is wrong is told at once.
+    assert_eq!(reasons(&[("threshold", "x")]), ["InvalidConfig", "ReplicasFixed"]);
+    assert_eq!(reasons(&[("threshold", "10")]), ["ReplicasFixed", "NoReplicaLimit"]);
+    assert_eq!(
+        reasons(&[("threshold", "10"), ("min-replicas", "5"), ("max-replicas", "4")]),
+        ["ReplicasFixed", "InvalidReplicaRange"]
+    );
+}
+
+#[test]
+fn a_slip_in_the_name_of_the_switch_is_a_problem_and_not_silence() {
+    for slip in ["autoprovision", "autoProvision", "auto-provison", "auto_provision", "Auto-Provision"] {
+        let key = format!("{PREFIX}{slip}");
+        let read = |text| decide(Source::InferenceSet, [(key.as_str(), text)], &Facts::default());
+        let Decision::Refused(refusals) = read("true") else { panic!("{slip}") };
+        assert_eq!(
+            refusals[0].to_string(),
+            format!("{PREFIX}{slip} is not known: did you mean {PREFIX}auto-provision?")
+        );
+        assert_eq!(read("false"), Decision::Off, "what is meant to be off stays off");
+    }
+    let other = [("scaledobject.kaito.sh/note", "true"), ("other.example/autoprovision", "true")];
+    assert_eq!(decide(Source::InferenceSet, other, &Facts::default()), Decision::Off);
+}
+
+#[test]
+fn every_key_of_a_metric_that_nobody_reads_is_named() {
+    let metrics =
+        "[{name: m, type: gauge, upthreshold: 2, downthreshold: 1, weight: 3, quantle: 1, labels: {a: b}}]";
+    let problems = problems(&[("metrics", metrics)]);
+    for key in ["weight", "labels"] {
+        assert!(
+            problems.contains(&format!("metrics[0].{key} is not known: the keys here are name, type,")),
+            "{problems}"
+        );
+    }
+    assert!(problems.contains("metrics[0].quantle is not known: did you mean quantile?"), "{problems}");
 }
 
 proptest! {
@@ -410,7 +455,9 @@ proptest! {
                 prop_assert!(1 <= spec.replicas.min && spec.replicas.min <= spec.replicas.max);
                 prop_assert!((1..=1800).contains(&spec.annotations.behavior.down.period));
             }
-            Decision::Refused(refusal) => prop_assert!(!refusal.to_string().is_empty()),
+            Decision::Refused(refusals) => {
+                prop_assert!(!refusals.is_empty() && refusals.iter().all(|it| !it.to_string().is_empty()));
+            }
             Decision::Waiting | Decision::Off => {}
         }
     }

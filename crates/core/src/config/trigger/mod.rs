@@ -42,7 +42,7 @@ mod tests;
 use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
-pub use parse::KEYS;
+pub use parse::{KEYS, unknown_keys};
 
 use crate::names::{InferenceSetKey, MetricName};
 

@@ -84,6 +84,13 @@ impl Trigger {
     }
 }
 
+/// The keys among `keys` that nobody reads, neither we nor KEDA.
+#[must_use]
+pub fn unknown_keys<'a>(keys: impl IntoIterator<Item = &'a str>) -> Vec<&'a str> {
+    let is_known = |key: &str| KEYS.contains(&key) || OTHERS_KEYS.contains(&key) || key.ends_with("FromEnv");
+    keys.into_iter().filter(|key| !is_known(key)).collect()
+}
+
 /// Reads every key, whatever is wrong with the ones before it.
 fn trigger(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Trigger> {
     let namespace =

@@ -10,8 +10,8 @@
 //!           metriccachewindow: duration, default 5m (histogram only)
 //!           quantile:          number in (0, 1] (histogram only); the mean without it }
 //! ```
-//! Keys are taken in any capitals, numbers quoted or not. Unknown keys are left alone unless
-//! they look like a slip.
+//! Keys are taken in any capitals, numbers quoted or not. Nobody else reads these
+//! entries, so an unknown key is a problem.
 
 use std::time::Duration;
 
@@ -84,7 +84,7 @@ fn metric(entry: &Value, place: &str, combine: Combine) -> Result<PolicyMetric, 
     }
     let mut fields = Fields::new("", texts.iter().map(|(key, text)| (key.as_str(), text.as_str())));
     let metric = read(&mut fields, combine);
-    fields.note_slips(KEYS, |_| false);
+    fields.note_unknown(KEYS);
     fields.note_all(problems);
     let in_place = |problem: Problem| Problem { key: format!("{place}.{}", problem.key), ..problem };
     fields.finish(metric).map_err(|problems| problems.0.into_iter().map(in_place).collect())
