@@ -8,11 +8,7 @@ use std::{
     collections::HashMap,
     sync::{
         Arc,
-        atomic::{
-            AtomicBool, AtomicU64, AtomicUsize,
-            Ordering::{Relaxed, SeqCst},
-            fence,
-        },
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::Relaxed},
     },
     time::Duration,
 };
@@ -40,6 +36,8 @@ use scaler_core::{
 /// A target that nobody asked for, for this long, is forgotten. KEDA polls each at least
 /// every few minutes, or holds a stream open.
 pub const EXPIRY: Duration = Duration::from_secs(600);
+/// Stands for the time of the newest call of a target that no call takes up any more.
+const EXPIRED: u64 = u64::MAX;
 
 /// One trigger of one ScaledObject. Written by the aggregator, read by every call.
 #[derive(Debug)]
@@ -52,6 +50,7 @@ pub struct Target {
     snapshot: ArcSwap<Snapshot>,
     push: watch::Sender<PushState>,
     first_round: watch::Sender<bool>,
+    /// In Unix milliseconds; [`EXPIRED`] from the moment on in which it is forgotten.
     last_used: AtomicU64,
     last_push: AtomicU64,
     streams: AtomicUsize,
@@ -99,18 +98,26 @@ impl Target {
         let _ = tokio::time::timeout(limit, done.wait_for(|done| *done)).await;
     }
 
-    pub fn used(&self, now: Moment) {
-        self.last_used.store(millis(now), Relaxed);
+    /// Takes note of a call. False where the target is forgotten: the call is to take another.
+    pub fn take_up(&self, now: Moment) -> bool {
+        let later = |last: u64| (last != EXPIRED).then(|| last.max(millis(now)));
+        self.last_used.fetch_update(Relaxed, Relaxed, later).is_ok()
+    }
+
+    /// Forgets the target where no stream is open and no call came within [`EXPIRY`]. A call
+    /// takes it up before that or not at all: both change the same number.
+    fn expire(&self, now: Moment) -> bool {
+        let last = self.last_used.load(Relaxed);
+        let is_unused = now.saturating_since(at_millis(last)) >= EXPIRY;
+        // A call opens its stream after it has taken the target up.
+        is_unused
+            && self.streams.load(Relaxed) == 0
+            && self.last_used.compare_exchange(last, EXPIRED, Relaxed, Relaxed).is_ok()
     }
 
     /// When the newest call came.
     pub fn last_used(&self) -> Moment {
-        Moment::from_unix(Duration::from_millis(self.last_used.load(Relaxed)))
-    }
-
-    /// Whether a stream is open or a call came within [`EXPIRY`].
-    pub fn in_use(&self, now: Moment) -> bool {
-        self.streams.load(Relaxed) > 0 || now.saturating_since(self.last_used()) < EXPIRY
+        at_millis(self.last_used.load(Relaxed))
     }
 
     pub fn stream_opened(&self) {
@@ -118,7 +125,7 @@ impl Target {
     }
 
     pub fn stream_closed(&self, now: Moment) {
-        self.used(now);
+        self.take_up(now);
         self.streams.fetch_sub(1, Relaxed);
     }
 
@@ -157,7 +164,11 @@ impl Target {
 }
 
 fn millis(moment: Moment) -> u64 {
-    u64::try_from(moment.since_unix().as_millis()).unwrap_or(u64::MAX)
+    u64::try_from(moment.since_unix().as_millis()).unwrap_or(EXPIRED - 1)
+}
+
+fn at_millis(millis: u64) -> Moment {
+    Moment::from_unix(Duration::from_millis(millis))
 }
 
 /// Why there is no such target.
@@ -197,18 +208,21 @@ impl Targets {
         metadata: &HashMap<String, String>,
         requested_metric: Option<&str>,
     ) -> Result<Arc<Target>, Refusal> {
+        self.find_at(self.clock.now(), namespace, scaled_object, metadata, requested_metric)
+    }
+
+    fn find_at(
+        &self,
+        now: Moment,
+        namespace: &str,
+        scaled_object: &str,
+        metadata: &HashMap<String, String>,
+        requested_metric: Option<&str>,
+    ) -> Result<Arc<Target>, Refusal> {
         let key = key(namespace, scaled_object, metadata, requested_metric);
-        let now = self.clock.now();
-        {
-            let map = self.map.pin();
-            if let Some(target) = map.get(key.as_str()) {
-                target.used(now);
-                fence(SeqCst);
-                // It may have expired in this moment: see `expire`.
-                if map.get(key.as_str()).is_some_and(|registered| Arc::ptr_eq(registered, target)) {
-                    return Ok(target.clone());
-                }
-            }
+        let map = self.map.pin();
+        if let Some(target) = map.get(key.as_str()).filter(|target| target.take_up(now)) {
+            return Ok(target.clone());
         }
         let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let trigger = Trigger::parse(pairs, requested_metric).map_err(Refusal::Invalid)?;
@@ -230,37 +244,36 @@ impl Targets {
             ended_cleanly: AtomicBool::new(false),
             not_honoured: AtomicU64::new(0),
         });
-        let map = self.map.pin();
-        // Of two calls that come at once, one registers and both use the same target.
-        let registered = match map.try_insert(key, target.clone()) {
-            Ok(_) => {
-                // Fails only while the process is going down, and then nobody reads on.
-                let _ = self.commands.send(Command::Register(target.clone()));
-                target
+        loop {
+            match map.try_insert(target.key.clone(), target.clone()) {
+                Ok(_) => {
+                    // Fails only while the process is going down, and then nobody reads on.
+                    let _ = self.commands.send(Command::Register(target.clone()));
+                    return Ok(target);
+                }
+                // Of two calls that come at once, one registers and both use the same target.
+                Err(occupied) if occupied.current.take_up(now) => return Ok(occupied.current.clone()),
+                // It is being forgotten: this call need not wait for that.
+                Err(occupied) => self.remove(occupied.current),
             }
-            Err(occupied) => occupied.current.clone(),
-        };
-        Ok(registered)
+        }
     }
 
     /// Forgets the targets that are no longer in use and gives them back.
-    ///
-    /// A call may find a target just before it is taken out here. It marks the target as used
-    /// and then looks whether it is still registered; here the order is the other way round, so
-    /// at least one of the two sees the other.
     pub fn expire(&self, now: Moment) -> Vec<Arc<Target>> {
         let map = self.map.pin();
-        let unused: Vec<_> = map.values().filter(|target| !target.in_use(now)).map(Arc::clone).collect();
-        let mut expired = Vec::with_capacity(unused.len());
-        for target in unused {
-            map.remove(&target.key);
-            fence(SeqCst);
-            let taken_up = target.in_use(now);
-            if !taken_up || map.try_insert(target.key.clone(), target.clone()).is_err() {
-                expired.push(target);
-            }
+        let expired: Vec<_> = map.values().filter(|target| target.expire(now)).cloned().collect();
+        for target in &expired {
+            self.remove(target);
         }
         expired
+    }
+
+    /// Takes `target` out, and nothing else that has its key by now.
+    fn remove(&self, target: &Arc<Target>) {
+        let is_it = |_: &Arc<str>, registered: &Arc<Target>| Arc::ptr_eq(registered, target);
+        // It fails where the key is another target's.
+        let _ = self.map.pin().remove_if(&target.key, is_it);
     }
 
     /// Every target, in no order.
@@ -329,5 +342,75 @@ mod tests {
         assert!(Arc::ptr_eq(&first, &found(("certificates", "second"))), "a renewal changes nothing");
         assert!(!Arc::ptr_eq(&first, &found(("threshold", "20"))));
         assert_eq!(targets.len(), 2);
+    }
+
+    fn metadata() -> HashMap<String, String> {
+        let pairs = [
+            ("inferenceSetNamespace", "team-a"),
+            ("inferenceSetName", "demo"),
+            ("metricName", "vllm:num_requests_waiting"),
+            ("threshold", "10"),
+        ];
+        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+    }
+
+    /// Nobody reads the snapshot of a target that is forgotten, and nobody writes it: a call
+    /// that had found it just before must not be left with it.
+    #[tokio::test(start_paused = true)]
+    async fn a_call_takes_up_a_target_before_it_is_forgotten_or_gets_another() {
+        let (commands, mut registered) = mpsc::unbounded_channel();
+        let clock = Clock::start();
+        let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
+        let find = || targets.find_or_register("team-a", "demo", &metadata(), None).unwrap();
+        let first = find();
+        tokio::time::advance(EXPIRY).await;
+        // A call that has found it, and was not yet seen to use it, while it is forgotten.
+        assert_eq!(targets.expire(clock.now()).len(), 1);
+        assert!(!first.take_up(clock.now()));
+        let second = find();
+        assert!(!Arc::ptr_eq(&first, &second));
+        // The other way round.
+        tokio::time::advance(EXPIRY).await;
+        assert!(second.take_up(clock.now()));
+        assert!(targets.expire(clock.now()).is_empty());
+        second.stream_opened();
+        tokio::time::advance(2 * EXPIRY).await;
+        assert!(targets.expire(clock.now()).is_empty(), "a stream is open");
+        second.stream_closed(clock.now());
+        assert!(Arc::ptr_eq(&second, &find()));
+        let told = std::iter::from_fn(|| registered.try_recv().ok()).count();
+        assert_eq!((told, targets.len()), (2, 1));
+    }
+
+    #[test]
+    fn of_calls_that_race_an_expiry_none_is_left_with_what_is_forgotten() {
+        const CALLS: usize = 3;
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let _entered = runtime.enter();
+        let clock = Clock::start();
+        for _ in 0..200 {
+            let (commands, _registered) = mpsc::unbounded_channel();
+            let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
+            targets.find_or_register("team-a", "demo", &metadata(), None).unwrap();
+            // A moment from which on it is unused, unless a call takes it up.
+            let due = clock.now() + EXPIRY;
+            let start = std::sync::Barrier::new(CALLS + 1);
+            let (found, expired) = std::thread::scope(|scope| {
+                let calls = [(); CALLS].map(|()| {
+                    scope.spawn(|| {
+                        start.wait();
+                        // As if it came later than the one that registered.
+                        targets.find_at(due, "team-a", "demo", &metadata(), None).unwrap()
+                    })
+                });
+                start.wait();
+                let expired = targets.expire(due);
+                (calls.map(|call| call.join().unwrap()), expired)
+            });
+            for target in &found {
+                assert!(!expired.iter().any(|gone| Arc::ptr_eq(gone, target)));
+                assert!(Arc::ptr_eq(target, &found[0]), "one target for all");
+            }
+        }
     }
 }
