@@ -71,14 +71,14 @@ fn push_latency(c: &mut Criterion) {
     let mut tasks = JoinSet::new();
     let (clock, mut frames) = runtime.block_on(async {
         let clock = Clock::start();
-        let (command_sender, commands) = mpsc::unbounded_channel();
+        let (registered, registrations) = mpsc::unbounded_channel();
         let (fleet, fleet_inbox) = mpsc::channel(8);
         let (_, reports) = mpsc::channel(8);
-        let targets = Targets::new(command_sender, clock, Tenancy::OwnNamespace);
-        let metrics = Metrics::new(targets.clone(), clock);
+        let targets = Targets::new(registered, clock, Tenancy::OwnNamespace);
+        let metrics = Metrics::default();
         let aggregator = Aggregator::new(clock, Nothing, targets.clone(), metrics.clone());
-        let (_, questions) = mpsc::channel(1);
-        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, sources };
+        let (_, debug_requests) = mpsc::channel(1);
+        let inbox = Inbox { fleet: fleet_inbox, registrations, debug_requests, reports, sources };
         tasks.spawn(async move {
             aggregator.run(inbox, CancellationToken::new()).await;
         });

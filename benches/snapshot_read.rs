@@ -103,9 +103,9 @@ fn snapshot_read(c: &mut Criterion) {
     for (targets, pods) in [(1, 1), (100, 1), (1_000, 1), (10_000, 1), (1_000, 100), (1_000, 1_000)] {
         let clock = runtime.block_on(async { Clock::start() });
         // Nobody aggregates: decisions are published by the thread below.
-        let (commands, _inbox) = mpsc::unbounded_channel();
-        let registry = Targets::new(commands, clock, Tenancy::OwnNamespace);
-        let metrics = Metrics::new(registry.clone(), clock);
+        let (registered, _registrations) = mpsc::unbounded_channel();
+        let registry = Targets::new(registered, clock, Tenancy::OwnNamespace);
+        let metrics = Metrics::default();
         let scaler = Scaler::new(
             registry.clone(),
             clock,

@@ -1,25 +1,13 @@
 //! The program's own metrics, served on `/metrics`.
 
-use std::{
-    collections::{BTreeMap, HashSet},
-    sync::{Arc, atomic::AtomicU64},
-};
+use std::sync::{Arc, atomic::AtomicU64};
 
 use prometheus_client::{
     collector::Collector,
-    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric},
-    metrics::{
-        counter::{ConstCounter, Counter},
-        family::Family,
-        gauge::{ConstGauge, Gauge},
-        histogram::Histogram,
-        info::Info,
-    },
+    encoding::EncodeLabelSet,
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram, info::Info},
     registry::{Registry, Unit},
 };
-
-use crate::targets::Targets;
-use clock::Clock;
 
 /// Handles to every metric that some part of the program moves. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -90,17 +78,17 @@ const DURATION_BUCKETS: [f64; 11] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1
 
 const ACTIVATION_BUCKETS: [f64; 9] = [0.0001, 0.000_25, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25];
 
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new(Vec::new())
+    }
+}
+
 impl Metrics {
-    /// Makes and registers every metric; the values of `targets` are read when a page is
+    /// Makes and registers every metric. What the `collectors` export is read when a page is
     /// asked for.
     #[must_use]
-    pub fn new(targets: Targets, clock: Clock) -> Self {
-        Self::with_collectors(targets, clock, Vec::new())
-    }
-
-    /// As [`Metrics::new`], with more that is read when a page is asked for.
-    #[must_use]
-    pub fn with_collectors(targets: Targets, clock: Clock, collectors: Vec<Box<dyn Collector>>) -> Self {
+    pub fn new(collectors: Vec<Box<dyn Collector>>) -> Self {
         let duration = || Histogram::new(DURATION_BUCKETS);
         let mut metrics = Self {
             scrapes: Family::default(),
@@ -122,7 +110,7 @@ impl Metrics {
             provision_problems: Family::default(),
             registry: Arc::default(),
         };
-        let mut registry = metrics.register(targets, clock);
+        let mut registry = metrics.register();
         for collector in collectors {
             registry.register_collector(collector);
         }
@@ -130,7 +118,7 @@ impl Metrics {
         metrics
     }
 
-    fn register(&self, targets: Targets, clock: Clock) -> Registry {
+    fn register(&self) -> Registry {
         let mut registry = Registry::default();
         let own = registry.sub_registry_with_prefix("keda_kaito_scaler");
         own.register("scrapes", "Scrapes of model servers by outcome", self.scrapes.clone());
@@ -183,7 +171,6 @@ impl Metrics {
             "The running build",
             Info::new([("version", env!("CARGO_PKG_VERSION")), ("commit", crate::COMMIT)]),
         );
-        own.register_collector(Box::new(TargetCollector { targets, clock }));
         // These three keep the names and labels that existing dashboards use.
         registry.register("grpc_server_started", "RPCs started", self.rpcs_started.clone());
         registry.register("grpc_server_handled", "RPCs ended, by code", self.rpcs_handled.clone());
@@ -204,92 +191,5 @@ impl Metrics {
         let mut page = String::new();
         prometheus_client::encoding::text::encode(&mut page, &self.registry)?;
         Ok(page)
-    }
-}
-
-/// Reads the targets when the page is asked for, so that a decision costs no metric update.
-#[derive(Debug)]
-struct TargetCollector {
-    targets: Targets,
-    clock: Clock,
-}
-
-impl Collector for TargetCollector {
-    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
-        let mut targets = self.targets.all();
-        let count = ConstGauge::new(i64::try_from(targets.len()).unwrap_or(i64::MAX));
-        count.encode(encoder.encode_descriptor("targets", "Targets in use", None, count.metric_type())?)?;
-        // After an edit of a trigger its old target lingers until it expires: the one used
-        // last speaks, since a page may not hold a series twice.
-        targets.sort_by_key(|target| std::cmp::Reverse(target.last_used()));
-        let all = targets.clone();
-        let mut seen = HashSet::new();
-        targets.retain(|target| {
-            let names: Vec<_> = target.specs.iter().map(|spec| spec.name.clone()).collect();
-            let trigger = &target.trigger;
-            let object = (target.namespace.clone(), target.scaled_object.clone());
-            seen.insert((object, trigger.inference_set.clone(), trigger.rule.aggregation(), names))
-        });
-        let targets: Vec<_> = targets.into_iter().map(|target| (target.snapshot(), target)).collect();
-        let now = self.clock.now();
-
-        macro_rules! each {
-            ($name:literal, $help:literal, $unit:expr, |$snapshot:ident, $index:ident| $value:expr) => {{
-                let unit: Option<&Unit> = $unit;
-                let kind = ConstGauge::new(0.0_f64).metric_type();
-                let mut family = encoder.encode_descriptor($name, $help, unit, kind)?;
-                for ($snapshot, target) in &targets {
-                    for ($index, spec) in target.specs.iter().enumerate() {
-                        let value: Option<f64> = $value;
-                        let Some(value) = value else { continue };
-                        let labels = [
-                            ("namespace", &*target.namespace),
-                            ("scaledobject", &*target.scaled_object),
-                            ("inferenceset", &*target.trigger.inference_set.name),
-                            ("metric", spec.name.as_str()),
-                            ("aggregation", target.trigger.rule.aggregation()),
-                        ];
-                        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-                    }
-                }
-            }};
-        }
-        each!(
-            "target_value",
-            "The value that KEDA gets; none while it is unknown",
-            None,
-            |snapshot, index| {
-                snapshot.values.get(index).and_then(|value| value.as_ref().ok()).map(|value| value.value)
-            }
-        );
-        each!("target_unknown", "1 while KEDA gets an error instead of a value", None, |snapshot, index| {
-            snapshot.values.get(index).map(|value| f64::from(u8::from(value.is_err())))
-        });
-        each!("target_active", "1 while the target is active", None, |snapshot, _index| {
-            Some(f64::from(u8::from(snapshot.activity.is_active())))
-        });
-        each!("stuck_in_flight", "Replicas that were not up by their deadline", None, |snapshot, _index| {
-            Some(f64::from(snapshot.stuck))
-        });
-        each!(
-            "snapshot_age",
-            "Time since the decision that is served",
-            Some(&Unit::Seconds),
-            |snapshot, _index| Some(now.saturating_since(snapshot.at).as_secs_f64())
-        );
-        let kind = ConstCounter::new(0_u64).metric_type();
-        let help = "Times that demand met no replica for 30 s although it was pushed";
-        let mut family = encoder.encode_descriptor("wake_not_honoured", help, None, kind)?;
-        // One ScaledObject may have several triggers.
-        let mut counts: BTreeMap<_, u64> = BTreeMap::new();
-        for target in &all {
-            let object = (&*target.namespace, &*target.scaled_object);
-            *counts.entry(object).or_default() += target.not_honoured();
-        }
-        for ((namespace, scaled_object), count) in counts {
-            let labels = [("namespace", namespace), ("scaledobject", scaled_object)];
-            ConstCounter::new(count).encode(family.encode_family(&labels)?)?;
-        }
-        Ok(())
     }
 }

@@ -291,7 +291,7 @@ fn answer() -> Work {
     // Nobody aggregates: the one decision is published here.
     let (commands, inbox) = mpsc::unbounded_channel();
     let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
-    let metrics = Metrics::new(targets.clone(), clock);
+    let metrics = Metrics::default();
     let first_round = Duration::from_millis(900);
     let scaler = Scaler::new(targets.clone(), clock, metrics, first_round, CancellationToken::new());
 

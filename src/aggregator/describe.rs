@@ -1,51 +1,10 @@
-//! `/debug/targets`: everything that is known of every target, for people.
+//! What `/debug/targets` shows: everything that is known of every target, for people.
 
 use std::fmt::Write as _;
 
-use serde::Serialize;
-
 use super::{Aggregator, gateway::GatewayState, group::Group};
-use crate::targets::Target;
+use crate::targets::{DescribedEndpoint, DescribedTarget, Target};
 use scaler_core::{config::trigger::Rule, page::sample, wake::Reading};
-
-/// One target. The field names are an interface that tests and dashboards rely on.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DescribedTarget {
-    pub namespace: String,
-    pub scaled_object: String,
-    pub inference_set: String,
-    pub metric: String,
-    pub aggregation: &'static str,
-    /// What KEDA gets; `None` while it gets an error.
-    pub value: Option<f64>,
-    pub active: bool,
-    pub replicas: Option<u32>,
-    pub known: u32,
-    pub unknown: u32,
-    pub in_flight: u32,
-    /// The decision record.
-    pub why: String,
-    /// When `true` was last pushed, RFC 3339.
-    pub last_push: Option<String>,
-    pub endpoints: Vec<DescribedEndpoint>,
-}
-
-/// One endpoint of a target.
-#[derive(Clone, Debug, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub struct DescribedEndpoint {
-    pub pod: String,
-    pub uid: String,
-    pub address: Option<String>,
-    pub phase: &'static str,
-    /// What it last said of the target's metric.
-    pub value: Option<f64>,
-    /// Age of that.
-    pub age_seconds: Option<f64>,
-    pub page: Option<&'static str>,
-    pub last_error: Option<String>,
-}
 
 impl<S> Aggregator<S> {
     pub(super) fn describe(&self) -> Vec<DescribedTarget> {

@@ -15,7 +15,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_util::{
     sync::CancellationToken,
@@ -23,10 +23,7 @@ use tokio_util::{
 };
 use tracing::{debug, warn};
 
-pub use self::{
-    describe::{DescribedEndpoint, DescribedTarget},
-    group::Scraper,
-};
+pub use self::group::Scraper;
 use self::{
     gateway::Gateways,
     group::{Group, GroupKey},
@@ -34,7 +31,7 @@ use self::{
 use crate::{
     metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
     scrape::ScrapeReport,
-    targets::{Target, Targets},
+    targets::{DebugRequest, Target, Targets},
     wake::SourceReport,
 };
 use clock::Clock;
@@ -48,13 +45,6 @@ use scaler_core::{
     wake::Reading,
 };
 
-/// What the serving side tells the aggregator.
-#[derive(Debug)]
-pub enum Command {
-    /// A target that somebody asked for.
-    Register(Arc<Target>),
-}
-
 /// What is newly wrong with a ScaledObject.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TroubleReport {
@@ -63,16 +53,13 @@ pub struct TroubleReport {
     pub trouble: Trouble,
 }
 
-/// Everything there is to know, for people. Takes time in proportion to targets and endpoints.
-#[derive(Debug)]
-pub struct Question(pub oneshot::Sender<Vec<DescribedTarget>>);
-
 /// Where the aggregator hears from.
 #[derive(Debug)]
 pub struct Inbox {
     pub fleet: mpsc::Receiver<FleetEvent>,
-    pub commands: mpsc::UnboundedReceiver<Command>,
-    pub questions: mpsc::Receiver<Question>,
+    /// The targets that calls have registered.
+    pub registrations: mpsc::UnboundedReceiver<Arc<Target>>,
+    pub debug_requests: mpsc::Receiver<DebugRequest>,
     pub reports: mpsc::Receiver<ScrapeReport>,
     pub sources: mpsc::Receiver<SourceReport>,
 }
@@ -143,7 +130,7 @@ impl<S: Scraper> Aggregator<S> {
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return self.scraper,
-                Some(Command::Register(target)) = inbox.commands.recv() => self.register(target),
+                Some(target) = inbox.registrations.recv() => self.register(target),
                 Some(event) = inbox.fleet.recv() => self.discovered(event),
                 Some(expired) = self.timer_queue.next() => {
                     let key = expired.into_inner();
@@ -163,7 +150,7 @@ impl<S: Scraper> Aggregator<S> {
                     }
                 }
                 // Last: people can wait, and must not keep the rest from its work.
-                Some(Question(answer)) = inbox.questions.recv() => {
+                Some(DebugRequest(answer)) = inbox.debug_requests.recv() => {
                     // The asker may have gone away.
                     drop(answer.send(self.describe()));
                 }

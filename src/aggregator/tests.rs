@@ -5,9 +5,12 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
+use tokio::sync::oneshot;
+
 use super::*;
 use crate::{
     scrape::{ScrapeError, ScrapeId, ScrapePlan, Scraped},
+    targets::DescribedTarget,
     wake::SourcePlan,
 };
 use scaler_core::{
@@ -64,7 +67,7 @@ struct Rig {
     clock: Clock,
     targets: Targets,
     asked: Asked,
-    questions: mpsc::Sender<Question>,
+    questions: mpsc::Sender<DebugRequest>,
     fleet: mpsc::Sender<FleetEvent>,
     reports: mpsc::Sender<ScrapeReport>,
     sources: mpsc::Sender<SourceReport>,
@@ -76,20 +79,20 @@ struct Rig {
 impl Rig {
     fn start() -> Self {
         let clock = Clock::start();
-        let (commands, command_inbox) = mpsc::unbounded_channel();
-        let (questions, question_inbox) = mpsc::channel(1);
+        let (registered, registrations) = mpsc::unbounded_channel();
+        let (questions, debug_requests) = mpsc::channel(1);
         let (fleet, fleet_inbox) = mpsc::channel(16);
         let (reports, report_inbox) = mpsc::channel(16);
         let (sources, source_inbox) = mpsc::channel(16);
-        let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
-        let metrics = Metrics::new(targets.clone(), clock);
+        let targets = Targets::new(registered, clock, Tenancy::OwnNamespace);
+        let metrics = Metrics::default();
         let asked = Asked::default();
         let (telling, troubles) = mpsc::channel(16);
         let aggregator =
             Aggregator::new(clock, asked.clone(), targets.clone(), metrics).telling(Some(telling));
         let inbox = Inbox {
-            commands: command_inbox,
-            questions: question_inbox,
+            registrations,
+            debug_requests,
             fleet: fleet_inbox,
             reports: report_inbox,
             sources: source_inbox,
@@ -136,7 +139,7 @@ impl Rig {
     async fn settle(&self) -> Vec<DescribedTarget> {
         loop {
             let (answer, described) = oneshot::channel();
-            self.questions.send(Question(answer)).await.unwrap();
+            self.questions.send(DebugRequest(answer)).await.unwrap();
             let described = described.await.unwrap();
             let sent = self.reports.capacity() + self.fleet.capacity() + self.sources.capacity();
             if sent == 3 * 16 {

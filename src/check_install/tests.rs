@@ -8,7 +8,6 @@ use tonic::service::Routes;
 
 use super::*;
 use crate::{
-    aggregator::Command,
     metrics::Metrics,
     pki::{
         testing::{YEAR, founded, now},
@@ -18,7 +17,7 @@ use crate::{
         listener::{Limits, Listener, Security, Serving},
         scaler::Scaler,
     },
-    targets::Targets,
+    targets::{Target, Targets},
     tasks::Tasks,
 };
 use clock::Clock;
@@ -34,7 +33,7 @@ const AUTHENTICATION: &str = "/apis/keda.sh/v1alpha1/clustertriggerauthenticatio
 struct Installed {
     api: FakeApi,
     installation: Installation,
-    commands: mpsc::UnboundedReceiver<Command>,
+    registrations: mpsc::UnboundedReceiver<Arc<Target>>,
     _serving: Serving,
 }
 
@@ -47,9 +46,9 @@ impl Installed {
         let config = server_config(&server_chain, &client_chain, now() - age).unwrap();
 
         let clock = Clock::start();
-        let (sender, commands) = mpsc::unbounded_channel();
+        let (sender, registrations) = mpsc::unbounded_channel();
         let targets = Targets::new(sender, clock, scaler_core::fleet::tenancy::Tenancy::OwnNamespace);
-        let metrics = Metrics::new(targets.clone(), clock);
+        let metrics = Metrics::default();
         let scaler = Scaler::new(targets, clock, metrics, Duration::ZERO, CancellationToken::new());
         let socket = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).await.unwrap();
         let grpc_port = socket.local_addr().unwrap().port();
@@ -80,7 +79,7 @@ impl Installed {
         api.put(SERVICE, json!({"metadata": {}, "spec": {"clusterIP": "127.0.0.1"}}));
         let references = authentication::references(&installation.server_secret, &installation.client_secret);
         api.put(AUTHENTICATION, json!({"metadata": {}, "spec": {"secretTargetRef": references}}));
-        Self { api, installation, commands, _serving: serving }
+        Self { api, installation, registrations, _serving: serving }
     }
 
     async fn check(&self) -> [Finding; 5] {
@@ -125,7 +124,7 @@ async fn an_installation_that_works_passes_and_no_trace_of_the_call_is_left() {
     ]) {
         assert!(line.contains(part), "{part:?} is not in: {line}");
     }
-    assert!(installed.commands.try_recv().is_err(), "a target was registered");
+    assert!(installed.registrations.try_recv().is_err(), "a target was registered");
 }
 
 #[tokio::test]

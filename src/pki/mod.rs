@@ -11,6 +11,7 @@ pub mod chain;
 pub mod mint;
 pub mod pem;
 pub mod presented;
+pub mod renewals;
 pub mod store;
 #[cfg(test)]
 pub(crate) mod testing;

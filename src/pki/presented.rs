@@ -5,20 +5,20 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     mem,
     net::IpAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
+use rustls::pki_types::CertificateDer;
 use tokio::sync::Notify;
 
 use super::chain::expiry;
-use crate::serve::listener::{Observe, Peer};
 use scaler_core::{cert::DAY, time::Moment};
 
 /// How long before its end a client certificate in use is warned about.
 pub const WARN_AHEAD: Duration = Duration::from_secs(30 * DAY.as_secs());
 
-/// Observes a listener.
+/// The client certificates of a listener's live connections. Told by whoever observes the listener.
 #[derive(Debug, Default)]
 pub struct Presented {
     inner: Mutex<Inner>,
@@ -61,18 +61,21 @@ impl Presented {
     }
 }
 
-impl Observe for Presented {
-    fn opened(&self, peer: &Arc<Peer>) {
-        if let Some(end) = peer.certificates.first().and_then(expiry) {
-            self.lock().ends.insert(peer.connection, end);
+impl Presented {
+    /// A connection, by its number, has come up with this chain; its leaf is first.
+    pub fn opened(&self, connection: u64, chain: &[CertificateDer<'_>]) {
+        if let Some(end) = chain.first().and_then(expiry) {
+            self.lock().ends.insert(connection, end);
         }
     }
 
-    fn closed(&self, peer: &Arc<Peer>) {
-        self.lock().ends.remove(&peer.connection);
+    /// A connection has ended.
+    pub fn closed(&self, connection: u64) {
+        self.lock().ends.remove(&connection);
     }
 
-    fn plaintext_client(&self, address: IpAddr) {
+    /// A client at this address speaks plaintext to the TLS port.
+    pub fn plaintext_client(&self, address: IpAddr) {
         self.lock().plaintext.insert(address);
         self.plaintext.notify_one();
     }
@@ -90,23 +93,19 @@ mod tests {
     #[tokio::test]
     async fn the_first_end_is_that_of_live_connections() {
         let presented = Presented::default();
-        let peer = |connection, made: Moment| {
+        let chain = |made: Moment| {
             let (secret, _) = founded(Role::Client, made);
-            let certificates = pem::certificates(&secret["tls.crt"].0).unwrap();
-            Arc::new(Peer { connection, address: ([127, 0, 0, 1], 1).into(), certificates })
+            pem::certificates(&secret["tls.crt"].0).unwrap()
         };
         assert_eq!(presented.first_end(), None);
-        let (late, early) = (peer(0, now()), peer(1, now() - YEAR / 2));
-        presented.opened(&late);
-        presented.opened(&early);
+        let (late, early) = (chain(now()), chain(now() - YEAR / 2));
+        presented.opened(0, &late);
+        presented.opened(1, &early);
         let seconds = |end: Option<Moment>| end.map(|end| end.since_unix().as_secs());
         assert_eq!(presented.ends().into_keys().collect::<Vec<_>>(), [0, 1]);
-        assert_eq!(
-            seconds(presented.first_end()),
-            expiry(&early.certificates[0]).map(|end| end.since_unix().as_secs())
-        );
-        presented.closed(&early);
-        assert_eq!(presented.first_end(), expiry(&late.certificates[0]));
+        assert_eq!(seconds(presented.first_end()), expiry(&early[0]).map(|end| end.since_unix().as_secs()));
+        presented.closed(1);
+        assert_eq!(presented.first_end(), expiry(&late[0]));
 
         let address = IpAddr::from([10, 0, 0, 1]);
         presented.plaintext_client(address);

@@ -16,7 +16,6 @@ mod index;
 mod notices;
 mod observed;
 mod queue;
-mod renewals;
 mod served;
 mod session;
 mod step;
@@ -33,7 +32,7 @@ use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use self::{asking::WakeSources, renewals::follow as follow_renewals};
+pub use self::asking::WakeSources;
 use crate::metrics::Metrics;
 
 /// What provisioning needs from the rest of the program.
@@ -42,7 +41,7 @@ pub struct Provisioner {
     pub client: Client,
     /// `HOST:PORT` under which KEDA reaches the scaler; it goes into every trigger.
     pub scaler_address: String,
-    /// Which certificates ScaledObjects are to name ([`follow_renewals`]); `None` while that is
+    /// Which certificates ScaledObjects are to name (`pki::renewals`); `None` while that is
     /// not known.
     pub certificates: Receiver<Option<Arc<str>>>,
     /// The pod's name, for events.

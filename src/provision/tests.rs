@@ -13,16 +13,17 @@ use std::{sync::Arc, time::Duration};
 
 use serde_json::{Value, json};
 use tokio::{
-    sync::{mpsc, oneshot, watch},
+    sync::{oneshot, watch},
     task::JoinSet,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Provisioner, WakeSources, follow_renewals};
-use crate::{metrics::Metrics, pki::store::Standing, targets::Targets};
-use clock::Clock;
+use super::{Provisioner, WakeSources};
+use crate::{
+    metrics::Metrics,
+    pki::{self, store::Standing},
+};
 use scaler_core::{
-    fleet::tenancy::Tenancy,
     names::InferenceSetKey,
     wake::{Answers, Asked, Obstacle, Readability},
 };
@@ -69,9 +70,7 @@ impl World {
     fn idle(server: &ApiServer) -> Self {
         let (leader, leads) = watch::channel(false);
         let (live, is_live) = oneshot::channel();
-        let clock = Clock::start();
-        let metrics =
-            Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock, Tenancy::AnyNamespace), clock);
+        let metrics = Metrics::default();
         let (asking, asked) = watch::channel(Arc::default());
         let answers = watch::Sender::default();
         let standing = watch::Sender::default();
@@ -88,7 +87,7 @@ impl World {
         let cancel = CancellationToken::new();
         let mut tasks = JoinSet::new();
         let live_at_last = async { drop(is_live.await) };
-        tasks.spawn(follow_renewals(standing.subscribe(), naming));
+        tasks.spawn(pki::renewals::follow(standing.subscribe(), naming));
         tasks.spawn(provisioner.run(live_at_last, leads, cancel.clone()));
         let (server, live) = (server.clone(), Some(live));
         Self { server, metrics, leader, asked, answers, standing, live, cancel, tasks }

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-use super::{Life, notices::Notices, teller::Teller};
+use super::{life::Life, notices::Notices, teller::Teller};
 use crate::{
     aggregator::TroubleReport,
     discovery::kube::{Discovery, Lookup},
@@ -25,9 +25,10 @@ use crate::{
     pki::{
         authentication::{Authentication, AuthenticationKeeper},
         presented::Presented,
+        renewals,
         store::{Settings, Standing, Store},
     },
-    provision::{Provisioner, WakeSources, follow_renewals},
+    provision::{Provisioner, WakeSources},
     readiness::Gate,
     wake::{
         CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
@@ -141,7 +142,7 @@ pub(super) fn begin(
     let keeping = keeper.run(leads.clone(), standing.clone(), cancel.clone());
     tasks.part("authentication object", keeping);
     let (naming, named_certificates) = watch::channel(None);
-    let following = follow_renewals(standing.clone(), naming);
+    let following = renewals::follow(standing.clone(), naming);
     tasks.part("certificate renewals", cancel.clone().run_until_cancelled_owned(following));
     let notices = Arc::new(Notices::new(client.clone(), options.pod.clone()));
     if let Some(pod) = &options.pod {

@@ -1,24 +1,20 @@
 //! Wiring: what `run` starts, in which order, and in which order it stops.
 
 pub mod cluster;
+mod life;
 mod notices;
 mod opening;
+mod options;
 mod process;
+mod scrapers;
 mod sockets;
 mod teller;
 #[cfg(test)]
 mod tests;
 
-use std::{
-    io,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    path::PathBuf,
-    sync::Arc,
-    time::Duration,
-};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use prometheus_client::collector::Collector;
-use thiserror::Error;
 use tokio::{
     net::TcpListener,
     sync::{
@@ -31,112 +27,40 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
-pub use self::process::{End, block_on, until_ended};
 use self::{
-    cluster::{Cluster, ClusterOptions},
+    cluster::Cluster,
+    life::Life,
     notices::GateCollector,
     opening::Opening,
     sockets::{Addresses, Sockets},
 };
+pub use self::{
+    options::{RunOptions, Source, StartError},
+    process::{End, block_on, until_ended},
+    scrapers::Scrapers,
+};
 use crate::{
     aggregator::{Aggregator, Inbox},
     discovery::{
-        file::{self, EndpointsFile, FileError},
+        file::{self, EndpointsFile},
         kube::Lookup,
     },
-    kube_client::{self, ConnectError},
+    kube_client,
     metrics::Metrics,
     pki,
-    readiness::Gates,
-    scrape::{DEFAULT_MAX_BODY, PageClient, ScrapePool, Scrapers},
+    scrape::{PageClient, ScrapePool},
     serve::{
         admin::Admin,
         health,
         listener::{Limits, Listener, Security, Serving},
         scaler::Scaler,
     },
-    targets::Targets,
-    tasks::{Failure, Tasks},
-    wake::{Reader, SourceClient, SourceClientError, SourcePool, Wants},
+    targets::{self, Targets},
+    tasks::Failure,
+    wake::{Reader, SourceClient, SourcePool, Wants},
 };
-use clock::Clock;
 use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
-use scaler_core::{fleet::tenancy::Tenancy, wake::pace::Pace};
-
-/// What `run` is told.
-#[derive(Clone, Debug)]
-pub struct RunOptions {
-    pub source: Source,
-    pub bind_address: IpAddr,
-    /// Where the pages for people and Prometheus are; `None` is the bind address.
-    pub metrics_bind_address: Option<IpAddr>,
-    /// Each port may be 0: any that is free.
-    pub grpc_port: u16,
-    pub metrics_port: u16,
-    pub grpc_health_port: u16,
-    /// For how long to serve on, unready, before clients are told to go elsewhere.
-    pub shutdown_delay: Duration,
-    /// How long the first call for a target waits for its first round of scrapes.
-    pub first_round: Duration,
-    /// How often wake-up sources are read.
-    pub wake_pace: Pace,
-    /// Certificate authorities, besides the system's, that vouch for wake-up sources over https
-    /// (PEM).
-    pub wake_authorities: Option<PathBuf>,
-    /// The largest page that is read, in bytes.
-    pub page_limit: usize,
-}
-
-/// Where endpoints come from, and with that how KEDA is served.
-#[derive(Clone, Debug)]
-pub enum Source {
-    /// A file, and plaintext on a loopback address.
-    File(PathBuf),
-    /// The cluster, and mutual TLS with certificates from its Secrets.
-    Cluster(Box<ClusterOptions>),
-}
-
-impl RunOptions {
-    /// Plaintext on loopback, any ports, no delay on shutdown: for tests and the demo.
-    #[must_use]
-    pub fn for_file(endpoints_file: PathBuf) -> Self {
-        Self {
-            source: Source::File(endpoints_file),
-            bind_address: Ipv4Addr::LOCALHOST.into(),
-            metrics_bind_address: None,
-            grpc_port: 0,
-            metrics_port: 0,
-            grpc_health_port: 0,
-            shutdown_delay: Duration::ZERO,
-            first_round: Duration::from_millis(900),
-            wake_pace: Pace::default(),
-            wake_authorities: None,
-            page_limit: DEFAULT_MAX_BODY,
-        }
-    }
-}
-
-/// Why nothing was started.
-#[derive(Debug, Error)]
-pub enum StartError {
-    #[error("plaintext is served only on a loopback address, and --bind-address is {0}")]
-    InsecureAddress(IpAddr),
-    #[error(transparent)]
-    File(#[from] FileError),
-    #[error(transparent)]
-    Cluster(#[from] ConnectError),
-    /// `flag` says where.
-    #[error("{flag}: failed to listen on {address} for {what}")]
-    Listen { flag: &'static str, what: &'static str, address: SocketAddr, source: io::Error },
-    #[error("{one} and {other} are both {port}, but must be different ports")]
-    SamePort { one: &'static str, other: &'static str, port: u16 },
-    #[error("failed to make the HTTP client")]
-    Client { source: crate::scrape::ClientError },
-    #[error(transparent)]
-    WakeClient(#[from] SourceClientError),
-    #[error("failed to describe the protocol for reflection")]
-    Reflection { source: tonic_reflection::server::Error },
-}
+use scaler_core::fleet::tenancy::Tenancy;
 
 /// The engine at work. Ends only through [`Running::stop`].
 #[derive(Debug)]
@@ -151,31 +75,6 @@ pub struct Running {
     drain: CancellationToken,
     aggregator: JoinHandle<Option<Scrapers>>,
     aggregator_cancel: CancellationToken,
-}
-
-/// What every part is started with.
-#[derive(Clone, Debug)]
-struct Life {
-    clock: Clock,
-    gates: Gates,
-    tasks: Tasks,
-    /// Ends what writes to the cluster.
-    writers: CancellationToken,
-    /// Ends everything that is not ended in an order of its own.
-    cancel: CancellationToken,
-}
-
-impl Life {
-    fn begin() -> Self {
-        let cancel = CancellationToken::new();
-        Self {
-            clock: Clock::start(),
-            gates: Gates::new(),
-            tasks: Tasks::new(),
-            writers: cancel.child_token(),
-            cancel,
-        }
-    }
 }
 
 /// How long clients may take to leave, once told to.
@@ -219,17 +118,17 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         .map_err(|source| StartError::Reflection { source })?;
 
     // From here on nothing fails.
-    let (commands, command_inbox) = mpsc::unbounded_channel();
+    let (registered, registrations) = mpsc::unbounded_channel();
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
-    let targets = Targets::new(commands, clock, tenancy);
+    let targets = Targets::new(registered, clock, tenancy);
     let (directory, wants) = (watch::Sender::default(), Wants::default());
     let follow_directory = directory.subscribe();
     let cluster = cluster.map(|(client, options)| {
         let lookup = Lookup { directory, wants: wants.clone() };
         cluster::begin(client, options, fleet_events, lookup, &life)
     });
-    let metrics = Metrics::with_collectors(targets.clone(), clock, collectors(cluster.as_ref(), &life));
+    let metrics = Metrics::new(collectors(targets.clone(), cluster.as_ref(), &life));
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
     let (source_sender, sources) = mpsc::channel(REPORTS);
@@ -246,8 +145,8 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
-    let (questions, question_inbox) = mpsc::channel(1);
-    let inbox = Inbox { fleet, commands: command_inbox, questions: question_inbox, reports, sources };
+    let (asking, debug_requests) = mpsc::channel(1);
+    let inbox = Inbox { fleet, registrations, debug_requests, reports, sources };
     let aggregator = tasks.part("aggregator", aggregator.run(inbox, aggregator_cancel.clone()));
     if let Some(discovery) = file_discovery {
         tasks.part("endpoints file", discovery);
@@ -278,7 +177,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let _ = opening.await;
     }
     let health_serving = serve_health(sockets.health, &life);
-    let admin = Admin { metrics, readiness: life.gates.readiness(), questions };
+    let admin = Admin { metrics, readiness: life.gates.readiness(), debug_requests: asking };
     serve_pages(sockets.metrics, admin, &life);
     let Addresses { grpc, metrics, health } = addresses;
     info!(%grpc, %metrics, %health, "started");
@@ -295,8 +194,9 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
 }
 
 /// What is read when a page of our own metrics is asked for.
-fn collectors(cluster: Option<&Cluster>, life: &Life) -> Vec<Box<dyn Collector>> {
-    let mut collectors: Vec<_> = cluster.map(Cluster::collector).into_iter().collect();
+fn collectors(targets: Targets, cluster: Option<&Cluster>, life: &Life) -> Vec<Box<dyn Collector>> {
+    let mut collectors = vec![targets::collector(targets)];
+    collectors.extend(cluster.map(Cluster::collector));
     collectors.push(Box::new(GateCollector(life.gates.readiness())));
     collectors.push(life.tasks.collector());
     collectors

@@ -1,18 +1,36 @@
 //! The gRPC listener, from a bound socket to an open one.
 
-use std::sync::Arc;
+use std::{net::IpAddr, sync::Arc};
 
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use super::{cluster::Cluster, sockets::GrpcSocket};
 use crate::{
+    pki::presented::Presented,
     readiness::Gate,
-    serve::listener::{Limits, Listener, Observe, Security, Serving},
+    serve::listener::{Limits, Listener, Observe, Peer, Security, Serving},
     tasks::{Failure, Tasks},
 };
 
 const NAME: &str = "gRPC listener";
+
+/// Tells what the listener's clients present.
+struct Clients(Arc<Presented>);
+
+impl Observe for Clients {
+    fn opened(&self, peer: &Arc<Peer>) {
+        self.0.opened(peer.connection, &peer.certificates);
+    }
+
+    fn closed(&self, peer: &Arc<Peer>) {
+        self.0.closed(peer.connection);
+    }
+
+    fn plaintext_client(&self, address: IpAddr) {
+        self.0.plaintext_client(address);
+    }
+}
 
 /// The gRPC listener before it opens.
 pub(super) struct Opening {
@@ -37,7 +55,7 @@ impl Opening {
             Some(cluster) => {
                 let certified = cancel.run_until_cancelled(cluster.certified()).await;
                 let Some(config) = certified.flatten() else { return };
-                (Security::Tls(config), cluster.presented.clone())
+                (Security::Tls(config), Arc::new(Clients(cluster.presented.clone())))
             }
         };
         let socket = match self.socket.listen() {

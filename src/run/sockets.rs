@@ -7,7 +7,7 @@ use std::{
 
 use tokio::net::{TcpListener, TcpSocket};
 
-use super::{RunOptions, Source, StartError};
+use super::options::{RunOptions, Source, StartError};
 
 /// Connections that may wait to be accepted.
 const BACKLOG: u32 = 1024;

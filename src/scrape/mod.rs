@@ -10,7 +10,6 @@ mod fetch;
 mod http1;
 mod page;
 mod pool;
-mod scrapers;
 mod task;
 #[cfg(test)]
 mod tests;
@@ -27,7 +26,6 @@ pub use self::{
     fetch::{Fetch, Outcome, ScrapeError},
     page::Page,
     pool::ScrapePool,
-    scrapers::Scrapers,
 };
 use scaler_core::{
     config::trigger::PageSource,

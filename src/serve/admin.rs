@@ -11,14 +11,14 @@ use axum::{
 };
 use tokio::sync::{mpsc, oneshot};
 
-use crate::{aggregator::Question, metrics::Metrics, readiness::Readiness, tasks::Tasks};
+use crate::{metrics::Metrics, readiness::Readiness, targets::DebugRequest, tasks::Tasks};
 
 /// What the pages are made from.
 #[derive(Clone, Debug)]
 pub struct Admin {
     pub metrics: Metrics,
     pub readiness: Readiness,
-    pub questions: mpsc::Sender<Question>,
+    pub debug_requests: mpsc::Sender<DebugRequest>,
 }
 
 impl Admin {
@@ -63,7 +63,7 @@ async fn readyz(State(admin): State<Admin>) -> Response {
 
 async fn targets(State(admin): State<Admin>) -> Response {
     let (answer, described) = oneshot::channel();
-    if admin.questions.send(Question(answer)).await.is_ok()
+    if admin.debug_requests.send(DebugRequest(answer)).await.is_ok()
         && let Ok(described) = described.await
     {
         return Json(described).into_response();

@@ -30,8 +30,9 @@ use super::{listener::connection::http2, scaler::Scaler};
 use crate::{
     aggregator::{Aggregator, Inbox},
     metrics::Metrics,
-    scrape::{Fetch, Page, ScrapeError, ScrapePool, Scrapers},
-    targets::Targets,
+    run::Scrapers,
+    scrape::{Fetch, Page, ScrapeError, ScrapePool},
+    targets::{self, Targets},
     tasks::Tasks,
     wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
 };
@@ -119,12 +120,12 @@ impl Rig {
     async fn start() -> Self {
         let clock = Clock::start();
         let pages = Pages::default();
-        let (command_sender, commands) = mpsc::unbounded_channel();
+        let (registered, registrations) = mpsc::unbounded_channel();
         let (fleet, fleet_inbox) = mpsc::channel(8);
         let (report_sender, reports) = mpsc::channel(8);
         let (source_sender, sources) = mpsc::channel(8);
-        let targets = Targets::new(command_sender, clock, Tenancy::OwnNamespace);
-        let metrics = Metrics::new(targets.clone(), clock);
+        let targets = Targets::new(registered, clock, Tenancy::OwnNamespace);
+        let metrics = Metrics::new(vec![targets::collector(targets.clone())]);
         let source_pool = SourcePool::new(
             "targets",
             Reader::new(pages.clone(), None),
@@ -137,8 +138,8 @@ impl Rig {
         let scrapers =
             Scrapers { pods: ScrapePool::new(pages.clone(), clock, report_sender), sources: source_pool };
         let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone());
-        let (_, questions) = mpsc::channel(1);
-        let inbox = Inbox { fleet: fleet_inbox, commands, questions, reports, sources };
+        let (_, debug_requests) = mpsc::channel(1);
+        let inbox = Inbox { fleet: fleet_inbox, registrations, debug_requests, reports, sources };
         let mut tasks = JoinSet::new();
         let cancel = CancellationToken::new();
         tasks.spawn(async move {

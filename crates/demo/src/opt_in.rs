@@ -20,11 +20,10 @@ use keda_kaito_scaler::{
     metrics::Metrics,
     provision::{Provisioner, WakeSources},
     scrape::{DEFAULT_MAX_BODY, PageClient},
-    targets::Targets,
     wake::{PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants},
 };
 use scaler_core::{
-    fleet::{services::pool_name, tenancy::Tenancy},
+    fleet::services::pool_name,
     names::InferenceSetKey,
     provision,
     wake::{Directory, Source, pace::Pace},
@@ -59,7 +58,7 @@ pub(crate) async fn scaled_object(
         client: server.client(),
         scaler_address: SCALER_ADDRESS.to_owned(),
         instance: None,
-        metrics: Metrics::new(Targets::new(mpsc::unbounded_channel().0, clock, Tenancy::OwnNamespace), clock),
+        metrics: Metrics::default(),
         wake_sources: WakeSources { asked: asking, answers: answers.subscribe() },
         writes_per_second: Provisioner::WRITES_PER_SECOND,
     };

@@ -3,13 +3,10 @@ use serde_json::{Value, json};
 use tokio_util::task::TaskTracker;
 
 use super::*;
-use crate::{
-    pki::{
-        chain::signing_keys_key,
-        mint, pem,
-        testing::{YEAR, founded, legacy_secret, now, policy},
-    },
-    serve::listener::{Observe as _, Peer},
+use crate::pki::{
+    chain::signing_keys_key,
+    mint, pem,
+    testing::{YEAR, founded, legacy_secret, now, policy},
 };
 use sim::fake_api::{FakeApi, SILENCE};
 
@@ -329,9 +326,8 @@ async fn operators_hear_of_plaintext_clients_and_of_client_leaves_that_end() {
     replica.until(|standing| standing.missing.is_some()).await;
     let (old, _) = founded(Role::Client, now() - YEAR + 20 * DAY);
     let certificates = pem::certificates(&old["tls.crt"].0).unwrap();
-    let address = ([10, 0, 0, 7], 1).into();
-    replica.presented.opened(&Arc::new(Peer { connection: 0, address, certificates }));
-    replica.presented.plaintext_client(address.ip());
+    replica.presented.opened(0, &certificates);
+    replica.presented.plaintext_client([10, 0, 0, 7].into());
     api.until(|api| !events(api, "ClientCertificateEnds").is_empty()).await;
     let event = &events(&api, "ClientCertificateEnds")[0];
     assert!(event["note"].as_str().unwrap().contains("ends in 19 days"), "{event}");

@@ -4,6 +4,14 @@
 //! some time after the last one. Reading one takes no lock: the registry is a lock-free map
 //! and each target's snapshot is swapped whole by the aggregator, its only writer.
 
+mod collector;
+mod describe;
+
+pub use self::{
+    collector::collector,
+    describe::{DebugRequest, DescribedEndpoint, DescribedTarget},
+};
+
 use std::{
     collections::HashMap,
     sync::{
@@ -17,7 +25,6 @@ use arc_swap::ArcSwap;
 use thiserror::Error;
 use tokio::sync::{mpsc, watch};
 
-use crate::aggregator::Command;
 use clock::Clock;
 use scaler_core::{
     config::{
@@ -184,15 +191,15 @@ pub enum Refusal {
 #[derive(Clone, Debug)]
 pub struct Targets {
     map: Arc<papaya::HashMap<Arc<str>, Arc<Target>>>,
-    commands: mpsc::UnboundedSender<Command>,
+    registrations: mpsc::UnboundedSender<Arc<Target>>,
     clock: Clock,
     tenancy: Tenancy,
 }
 
 impl Targets {
     #[must_use]
-    pub fn new(commands: mpsc::UnboundedSender<Command>, clock: Clock, tenancy: Tenancy) -> Self {
-        Self { map: Arc::new(papaya::HashMap::new()), commands, clock, tenancy }
+    pub fn new(registrations: mpsc::UnboundedSender<Arc<Target>>, clock: Clock, tenancy: Tenancy) -> Self {
+        Self { map: Arc::new(papaya::HashMap::new()), registrations, clock, tenancy }
     }
 
     /// The target that `metadata` describes, made and registered where nobody asked for it
@@ -248,7 +255,7 @@ impl Targets {
             match map.try_insert(target.key.clone(), target.clone()) {
                 Ok(_) => {
                     // Fails only while the process is going down, and then nobody reads on.
-                    let _ = self.commands.send(Command::Register(target.clone()));
+                    let _ = self.registrations.send(target.clone());
                     return Ok(target);
                 }
                 // Of two calls that come at once, one registers and both use the same target.
@@ -260,6 +267,7 @@ impl Targets {
     }
 
     /// Forgets the targets that are no longer in use and gives them back.
+    #[must_use]
     pub fn expire(&self, now: Moment) -> Vec<Arc<Target>> {
         let map = self.map.pin();
         let expired: Vec<_> = map.values().filter(|target| target.expire(now)).cloned().collect();

@@ -1,8 +1,8 @@
 //! Everything that is scraped, behind the one interface that the aggregator knows.
 
-use super::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport};
 use crate::{
     aggregator::Scraper,
+    scrape::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport},
     wake::{SourceClient, SourceFetch, SourcePlan, SourcePool},
 };
 use scaler_core::wake::Source;

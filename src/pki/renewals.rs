@@ -10,7 +10,7 @@ use tokio::{
     time::{Instant, sleep_until},
 };
 
-use crate::pki::store::Standing;
+use super::store::Standing;
 
 /// From a renewal until KEDA is made to begin anew. It reads Secrets through caches of its own,
 /// and whoever begins with the old ones has to be made to begin once more.
