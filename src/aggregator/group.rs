@@ -2,14 +2,17 @@
 
 use std::{collections::HashMap, sync::Arc, time::Duration};
 
-use super::gateway::{GatewayState, Gateways};
+use super::{
+    gateway::{GatewayState, Gateways},
+    union::Union,
+};
 use crate::{
     scrape::{ScrapeId, ScrapePlan, ScrapeReport},
     targets::Target,
     wake::SourcePlan,
 };
 use scaler_core::{
-    config::trigger::{Aggregation, PageSource, PolicyKind, Rule, Trigger},
+    config::trigger::PageSource,
     decision::{
         activation::Activation,
         evaluate::{self, Observed},
@@ -68,6 +71,11 @@ pub(super) struct Group {
     pods: Vec<Pod>,
     by_uid: HashMap<PodUid, usize>,
     members: Vec<Member>,
+    /// How many of them, from the first on, have been decided about at least once.
+    decided: usize,
+    /// Something has changed since, which all of them are to be decided about anew for.
+    changed: bool,
+    union: Union,
     wanted: Arc<Wanted>,
     windows: Vec<WindowKey>,
     interval: Duration,
@@ -89,11 +97,14 @@ pub(super) struct Evaluation {
     pub phases: [i64; Phase::ALL.len()],
     /// What is newly wrong, and with which target.
     pub troubles: Vec<(Arc<Target>, Trouble)>,
+    /// How many targets were decided about.
+    #[cfg(test)]
+    pub decisions: usize,
 }
 
-/// Time between two evaluations of a group, for each of its endpoints: one evaluation costs
-/// time in proportion to them, so a group of thousands is evaluated for a batch of samples
-/// at once. Up to [`UNPACED`] endpoints every batch of samples is evaluated as it comes.
+/// Time between two evaluations of a group, for each of its endpoints and each of its targets: one
+/// evaluation costs time in proportion to both, so a group of thousands is evaluated for a batch
+/// of samples at once. Up to [`UNPACED`] of them every batch of samples is evaluated as it comes.
 const PACE: Duration = Duration::from_micros(10);
 const UNPACED: usize = 200;
 
@@ -106,6 +117,9 @@ impl Group {
             pods: Vec::new(),
             by_uid: HashMap::new(),
             members: Vec::new(),
+            decided: 0,
+            changed: true,
+            union: Union::default(),
             wanted: shared.of([]),
             windows: Vec::new(),
             interval: Duration::from_secs(1),
@@ -141,63 +155,68 @@ impl Group {
         self.members.iter().map(|member| &member.target)
     }
 
-    /// Takes a target in.
-    pub(super) fn join(
-        &mut self,
-        target: Arc<Target>,
-        now: Moment,
-        shared: &mut SharedWanted,
-        scraper: &mut impl Scraper,
-    ) {
+    /// Takes a target in. What it wants is asked for with [`Group::settle`].
+    pub(super) fn join(&mut self, target: Arc<Target>, now: Moment) {
         let activation = Activation::new(target.trigger.activation, now);
+        self.union.add(&target.trigger);
         self.members.push(Member {
             target,
             activation,
             wait: Wait::default(),
             told_stuck: ToldStuck::default(),
         });
-        self.want(shared, scraper);
     }
 
-    /// Lets a target go. A group without targets is scraped no more.
-    pub(super) fn leave(
-        &mut self,
-        target: &Arc<Target>,
-        shared: &mut SharedWanted,
-        scraper: &mut impl Scraper,
-    ) {
-        self.members.retain(|member| !Arc::ptr_eq(&member.target, target));
+    /// Lets the targets go that are forgotten, and gives them back. A group without targets is
+    /// scraped no more.
+    pub(super) fn leave(&mut self, scraper: &mut impl Scraper) -> Vec<Arc<Target>> {
+        let before = self.decided;
+        let mut index = 0;
+        let is_gone = |member: &mut Member| {
+            let is_gone = member.target.is_forgotten();
+            self.decided -= usize::from(is_gone && index < before);
+            index += 1;
+            is_gone
+        };
+        let gone: Vec<_> = self.members.extract_if(.., is_gone).map(|member| member.target).collect();
+        for target in &gone {
+            self.union.remove(&target.trigger);
+        }
         if self.members.is_empty() {
             for pod in &self.pods {
                 scraper.remove(&self.scrape_id(&pod.endpoint.uid));
             }
-        } else {
-            self.want(shared, scraper);
         }
+        gone
     }
 
-    /// Recomputes what all targets together want of each page.
-    fn want(&mut self, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
-        let triggers = || self.members.iter().map(|member| &member.target.trigger);
-        let wanted = shared.of(triggers().flat_map(Trigger::wanted_metrics));
+    /// Has the pages read for what all targets together want by now.
+    pub(super) fn settle(&mut self, shared: &mut SharedWanted, scraper: &mut impl Scraper) {
+        if self.members.is_empty() || !self.union.take_changed() {
+            return;
+        }
+        let wanted = shared.of(self.union.metrics().cloned());
         if wanted != self.wanted {
             self.wanted = wanted;
             // They have to be asked again before it can be said what they lack.
             self.pods.iter_mut().for_each(Pod::ask_again);
         }
-        self.interval = triggers().map(|t| t.scrape_interval).min().unwrap_or(self.interval);
-        self.windows.clear();
-        for key in triggers().flat_map(windows) {
-            if !self.windows.contains(&key) {
-                self.windows.push(key);
-            }
-        }
+        let interval = self.union.interval().unwrap_or(self.interval);
+        // For how long a sample speaks changes with it; what else is wanted shows in the next sample.
+        self.changed |= interval != self.interval;
+        self.interval = interval;
+        self.windows = self.union.windows();
         for pod in &mut self.pods {
             pod.keep_windows(&self.windows);
         }
         for index in 0..self.pods.len() {
             self.schedule(index, scraper);
         }
+    }
+
+    /// All targets are to be decided about anew.
+    pub(super) fn touch(&mut self) {
+        self.changed = true;
     }
 
     fn scrape_id(&self, uid: &PodUid) -> ScrapeId {
@@ -291,27 +310,45 @@ impl Group {
         true
     }
 
-    /// When the group may be evaluated: at once, but for groups of many endpoints.
+    /// When all targets may be decided about: at once, but for groups of many endpoints and
+    /// targets.
     #[must_use]
-    pub(super) fn due(&self, now: Moment) -> Moment {
-        if self.pods.len() <= UNPACED {
+    fn due(&self, now: Moment) -> Moment {
+        let work = self.pods.len().max(1).saturating_mul(self.members.len());
+        if work <= UNPACED {
             return now;
         }
-        let pace = PACE * u32::try_from(self.pods.len()).unwrap_or(u32::MAX);
+        let pace = PACE.saturating_mul(u32::try_from(work).unwrap_or(u32::MAX));
         self.evaluated.map_or(now, |last| (last + pace).max(now))
     }
 
-    /// Decides about every target of the group and publishes the decisions.
+    /// Decides about the targets that have just joined, and about every other where something has
+    /// changed and it is [due](Self::due). Publishes the decisions.
     ///
     /// `heard`: when discovery was last heard from, `None` before its first word.
     pub(super) fn evaluate(&mut self, now: Moment, heard: Option<Moment>, gateways: &Gateways) -> Evaluation {
-        self.evaluated = Some(now);
-        let newest = self.newest.take();
+        let (due, staleness) = (self.due(now), self.staleness());
         let mut evaluation = Evaluation::default();
-        self.count_phases(now, &mut evaluation);
+        let mut newest = None;
+        let first = if self.changed && due <= now {
+            self.changed = false;
+            self.evaluated = Some(now);
+            newest = self.newest.take();
+            self.count_phases(now, &mut evaluation);
+            0
+        } else {
+            evaluation.again_at = self.changed.then_some(due);
+            self.decided
+        };
+        self.decided = self.members.len();
+        let members = &mut self.members[first..];
+        #[cfg(test)]
+        {
+            evaluation.decisions = members.len();
+        }
         let Some((set, heard)) = self.set.as_ref().zip(heard) else {
             let why = if heard.is_some() { Unavailable::NoInferenceSet } else { Unavailable::NotSynced };
-            for member in &mut self.members {
+            for member in members {
                 let snapshot = Snapshot::unknown(now, member.target.specs.len(), &why);
                 member.target.publish(Arc::new(snapshot), PushState::default());
                 if heard.is_some() {
@@ -324,14 +361,14 @@ impl Group {
             set,
             pods: &self.pods,
             short_since: self.short_since,
-            staleness: self.staleness(),
+            staleness,
             gateway: None,
             heard,
             last_error: self.last_error.as_ref(),
         };
         let asleep = set.replicas == 0;
         let pods_tried = self.pods.iter().all(Pod::was_tried);
-        for member in &mut self.members {
+        for member in members {
             let trigger = &member.target.trigger;
             // Two triggers may name different sources.
             let gateway = gateways.of(set, trigger.wake_source.as_ref());
@@ -392,27 +429,5 @@ impl Member {
             sampled: newest,
         };
         self.target.publish(Arc::new(snapshot), push);
-    }
-}
-
-/// The windows that a trigger reads.
-fn windows(trigger: &Trigger) -> Vec<WindowKey> {
-    match &trigger.rule {
-        Rule::Single { metric, aggregation, .. } => match aggregation {
-            Aggregation::WindowedAvg { window } | Aggregation::Quantile { window, .. } => {
-                vec![WindowKey { metric: metric.clone(), span: *window }]
-            }
-            Aggregation::Sum | Aggregation::ServiceAvg | Aggregation::Max | Aggregation::Gate => vec![],
-        },
-        Rule::Policy(policy) => policy
-            .metrics
-            .iter()
-            .filter_map(|metric| match metric.kind {
-                PolicyKind::Histogram { window, .. } => {
-                    Some(WindowKey { metric: metric.name.clone(), span: window })
-                }
-                PolicyKind::Gauge => None,
-            })
-            .collect(),
     }
 }

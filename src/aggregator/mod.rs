@@ -5,6 +5,8 @@
 mod describe;
 mod gateway;
 mod group;
+mod inbox;
+mod union;
 
 #[cfg(test)]
 mod tests;
@@ -15,6 +17,7 @@ use std::{
     time::Duration,
 };
 
+use futures::FutureExt;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
 use tokio_util::{
@@ -23,11 +26,13 @@ use tokio_util::{
 };
 use tracing::{debug, warn};
 
-pub use self::group::Scraper;
 use self::{
     gateway::Gateways,
     group::{Group, GroupKey},
+    inbox::Batch,
+    union::Counted,
 };
+pub use self::{group::Scraper, inbox::Inbox};
 use crate::{
     metrics::{Metrics, PageLabels, PhaseLabels, ScrapeLabels},
     scrape::ScrapeReport,
@@ -36,6 +41,7 @@ use crate::{
 };
 use clock::Clock;
 use scaler_core::{
+    config::trigger::WakeSource,
     decision::{evaluate::WATCH_SILENCE, warning::Trouble},
     endpoint::pod::Phase,
     fleet::model::{FleetEvent, InferenceSet},
@@ -53,24 +59,10 @@ pub struct TroubleReport {
     pub trouble: Trouble,
 }
 
-/// Where the aggregator hears from.
-#[derive(Debug)]
-pub struct Inbox {
-    pub fleet: mpsc::Receiver<FleetEvent>,
-    /// The targets that calls have registered.
-    pub registrations: mpsc::UnboundedReceiver<Arc<Target>>,
-    pub debug_requests: mpsc::Receiver<DebugRequest>,
-    pub reports: mpsc::Receiver<ScrapeReport>,
-    pub sources: mpsc::Receiver<SourceReport>,
-}
-
 /// How often targets that nobody asks for any more are looked for.
 const SWEEP: Duration = Duration::from_secs(30);
 /// The farthest that a timer is set.
 const FARTHEST: Duration = Duration::from_secs(86_400);
-/// How many scrape reports are folded before the groups they touch are evaluated.
-const BATCH: usize = 256;
-
 /// All state. See the module.
 #[derive(Debug)]
 pub struct Aggregator<S> {
@@ -84,14 +76,27 @@ pub struct Aggregator<S> {
     /// When discovery was last heard from; `None` before its first word.
     heard: Option<Moment>,
     groups: HashMap<GroupKey, Group>,
-    /// The groups of each InferenceSet: mostly one.
-    by_set: HashMap<InferenceSetKey, Vec<GroupKey>>,
+    by_set: HashMap<InferenceSetKey, SetTargets>,
     gateways: Gateways,
+    /// InferenceSets whose wake sources are to be looked at anew before the next wait.
+    unfollowed: HashSet<InferenceSetKey>,
     wanted: SharedWanted,
     /// Groups to evaluate before the next wait.
     dirty: HashSet<GroupKey>,
     timers: HashMap<GroupKey, (Moment, delay_queue::Key)>,
     timer_queue: DelayQueue<GroupKey>,
+    /// How often a target was decided about.
+    #[cfg(test)]
+    decisions: usize,
+}
+
+/// The targets of one InferenceSet.
+#[derive(Debug, Default)]
+struct SetTargets {
+    /// Mostly one.
+    groups: Vec<GroupKey>,
+    /// What they name as wake sources.
+    sources: Counted<Option<WakeSource>>,
 }
 
 impl<S: Scraper> Aggregator<S> {
@@ -108,10 +113,13 @@ impl<S: Scraper> Aggregator<S> {
             groups: HashMap::new(),
             by_set: HashMap::new(),
             gateways: Gateways::default(),
+            unfollowed: HashSet::new(),
             wanted: SharedWanted::default(),
             dirty: HashSet::new(),
             timers: HashMap::new(),
             timer_queue: DelayQueue::new(),
+            #[cfg(test)]
+            decisions: 0,
         }
     }
 
@@ -123,59 +131,90 @@ impl<S: Scraper> Aggregator<S> {
     }
 
     /// Runs until `cancel`, and gives the scraper back to be shut down.
+    ///
+    /// It goes on in turns. Each takes in what has come, from every side and at most so much that
+    /// the turn is short; so a flood on one side delays the others by a turn.
     pub async fn run(mut self, mut inbox: Inbox, cancel: CancellationToken) -> S {
-        let mut reports = Vec::with_capacity(BATCH);
         let mut sweep = tokio::time::interval(SWEEP);
+        let mut batch = Batch::default();
         loop {
+            let mut sweeps = false;
             tokio::select! {
                 biased;
                 () = cancel.cancelled() => return self.scraper,
-                Some(target) = inbox.registrations.recv() => self.register(target),
-                Some(event) = inbox.fleet.recv() => self.discovered(event),
-                Some(expired) = self.timer_queue.next() => {
-                    let key = expired.into_inner();
-                    self.timers.remove(&key);
-                    self.touch(&key);
-                }
-                _ = sweep.tick() => {
-                    self.scraper.tend();
-                    self.expire();
-                }
-                Some(report) = inbox.sources.recv() => self.source_read(report),
-                count = inbox.reports.recv_many(&mut reports, BATCH), if !inbox.reports.is_closed() => {
-                    if count > 0 {
-                        for report in reports.drain(..) {
-                            self.scraped(report);
-                        }
-                    }
-                }
-                // Last: people can wait, and must not keep the rest from its work.
-                Some(DebugRequest(answer)) = inbox.debug_requests.recv() => {
-                    // The asker may have gone away.
-                    drop(answer.send(self.describe()));
-                }
+                () = inbox.wait(&mut batch) => {}
+                Some(expired) = self.timer_queue.next() => self.went_off(&expired.into_inner()),
+                _ = sweep.tick() => sweeps = true,
             }
-            self.evaluate_dirty();
+            inbox.fill(&mut batch);
+            sweeps |= sweep.tick().now_or_never().is_some();
+            while let Some(Some(expired)) = self.timer_queue.next().now_or_never() {
+                self.went_off(&expired.into_inner());
+            }
+            let was_full = batch.is_full();
+            self.turn(&mut batch, sweeps);
+            // Last: people can wait, and are shown what has been decided.
+            if let Some(DebugRequest(answer)) = batch.debug_request.take() {
+                // The asker may have gone away.
+                drop(answer.send(self.describe()));
+            }
+            if was_full {
+                // There is more, and others share this thread.
+                tokio::task::yield_now().await;
+            }
         }
     }
 
+    /// Takes in all of `batch` but the debug request, and decides what follows from it.
+    fn turn(&mut self, batch: &mut Batch, sweeps: bool) {
+        for event in batch.fleet.drain(..) {
+            self.discovered(event);
+        }
+        for target in batch.registrations.drain(..) {
+            self.register(target);
+        }
+        for report in batch.sources.drain(..) {
+            self.source_read(report);
+        }
+        for report in batch.reports.drain(..) {
+            self.scraped(report);
+        }
+        if sweeps {
+            self.scraper.tend();
+            self.expire();
+        }
+        self.follow_unfollowed();
+        self.evaluate_dirty();
+    }
+
+    fn went_off(&mut self, key: &GroupKey) {
+        self.timers.remove(key);
+        self.touch(key);
+    }
+
     fn register(&mut self, target: Arc<Target>) {
+        // It may have waited here for longer than anybody has asked for it.
+        if target.is_forgotten() {
+            return;
+        }
         let now = self.clock.now();
-        let key = GroupKey {
-            set: target.trigger.inference_set.clone(),
-            page: Arc::new(target.trigger.page.clone()),
-        };
-        let set = self.fleet.get(&key.set);
-        let (by_set, shared) = (&mut self.by_set, &mut self.wanted);
-        let group = self.groups.entry(key.clone()).or_insert_with(|| {
-            by_set.entry(key.set.clone()).or_default().push(key.clone());
-            let mut group = Group::new(key.clone(), shared);
-            group.observe(set, now, &mut self.scraper);
-            group
-        });
-        group.join(target, now, shared, &mut self.scraper);
-        self.follow_sources(&key.set);
-        self.touch(&key);
+        let key = group_key(&target);
+        let of_set = self.by_set.entry(key.set.clone()).or_default();
+        if of_set.sources.add(target.trigger.wake_source.clone()) {
+            self.unfollowed.insert(key.set.clone());
+        }
+        if let Some(group) = self.groups.get_mut(&key) {
+            group.join(target, now);
+        } else {
+            of_set.groups.push(key.clone());
+            let mut group = Group::new(key.clone(), &mut self.wanted);
+            group.join(target, now);
+            // First what is wanted, then of whom: so nothing is asked twice.
+            group.settle(&mut self.wanted, &mut self.scraper);
+            group.observe(self.fleet.get(&key.set), now, &mut self.scraper);
+            self.groups.insert(key.clone(), group);
+        }
+        self.dirty.insert(key);
     }
 
     fn discovered(&mut self, event: FleetEvent) {
@@ -184,6 +223,7 @@ impl<S: Scraper> Aggregator<S> {
         if self.heard.is_none() || matches!(event, FleetEvent::Reset(_) | FleetEvent::Alive) {
             let before = self.heard.replace(now);
             if before.is_some_and(|before| now.saturating_since(before) >= WATCH_SILENCE) {
+                self.groups.values_mut().for_each(Group::touch);
                 self.dirty = self.groups.keys().cloned().collect();
             }
         }
@@ -211,27 +251,29 @@ impl<S: Scraper> Aggregator<S> {
     }
 
     fn changed(&mut self, set: &InferenceSetKey, now: Moment) {
+        let Some(of_set) = self.by_set.get(set) else { return };
         let observed = self.fleet.get(set);
-        for key in self.by_set.get(set).into_iter().flatten() {
+        for key in &of_set.groups {
             if let Some(group) = self.groups.get_mut(key) {
                 group.observe(observed, now, &mut self.scraper);
+                group.touch();
                 self.dirty.insert(key.clone());
             }
         }
-        self.follow_sources(set);
+        self.unfollowed.insert(set.clone());
     }
 
     /// Reads what would wake an InferenceSet that has targets: often while it has no replica,
     /// seldom else.
-    fn follow_sources(&mut self, set: &InferenceSetKey) {
-        let groups = self.by_set.get(set).into_iter().flatten();
-        let groups = groups.filter_map(|key| self.groups.get(key));
-        let observed = self.fleet.get(set);
-        let reading = |target: &Arc<Target>| Reading::of(observed?, target.trigger.wake_source.as_ref());
-        let readings = groups.flat_map(Group::targets).filter_map(reading).collect();
-        let asleep = observed.is_some_and(|observed| observed.replicas == 0);
-        for (source, plan) in self.gateways.follow(set, readings, asleep) {
-            self.scraper.apply_source(&source, plan);
+    fn follow_unfollowed(&mut self) {
+        for set in std::mem::take(&mut self.unfollowed) {
+            let observed = self.fleet.get(&set);
+            let named = self.by_set.get(&set).into_iter().flat_map(|of_set| of_set.sources.iter());
+            let readings = named.filter_map(|named| Reading::of(observed?, named.as_ref())).collect();
+            let asleep = observed.is_some_and(|observed| observed.replicas == 0);
+            for (source, plan) in self.gateways.follow(&set, readings, asleep) {
+                self.scraper.apply_source(&source, plan);
+            }
         }
     }
 
@@ -259,39 +301,47 @@ impl<S: Scraper> Aggregator<S> {
         let outcome = if report.outcome.is_ok() { "ok" } else { "failed" };
         self.metrics.gateway_scrapes.get_or_create(&ScrapeLabels { outcome }).inc();
         for set in self.gateways.take(report) {
-            self.dirty.extend(self.by_set.get(set).into_iter().flatten().cloned());
+            for key in self.by_set.get(set).into_iter().flat_map(|of_set| &of_set.groups) {
+                if let Some(group) = self.groups.get_mut(key) {
+                    group.touch();
+                    self.dirty.insert(key.clone());
+                }
+            }
         }
     }
 
     fn expire(&mut self) {
-        for target in self.targets.expire(self.clock.now()) {
-            let key = GroupKey {
-                set: target.trigger.inference_set.clone(),
-                page: Arc::new(target.trigger.page.clone()),
-            };
+        let expired = self.targets.expire(self.clock.now());
+        let touched: HashSet<GroupKey> = expired.iter().map(|target| group_key(target)).collect();
+        for key in touched {
             let Some(group) = self.groups.get_mut(&key) else { continue };
-            group.leave(&target, &mut self.wanted, &mut self.scraper);
-            let set = key.set.clone();
-            if group.is_empty() {
-                let phases = group.forget_phases();
-                self.count_phases(phases);
-                self.groups.remove(&key);
-                if let Some(keys) = self.by_set.get_mut(&key.set) {
-                    keys.retain(|other| *other != key);
-                    if keys.is_empty() {
-                        self.by_set.remove(&key.set);
-                    }
-                }
-                if let Some((_, timer)) = self.timers.remove(&key) {
-                    self.timer_queue.remove(&timer);
+            let Some(of_set) = self.by_set.get_mut(&key.set) else { continue };
+            for target in group.leave(&mut self.scraper) {
+                if of_set.sources.remove(&target.trigger.wake_source) {
+                    self.unfollowed.insert(key.set.clone());
                 }
             }
-            self.follow_sources(&set);
+            if !group.is_empty() {
+                self.dirty.insert(key);
+                continue;
+            }
+            let phases = group.forget_phases();
+            of_set.groups.retain(|other| *other != key);
+            if of_set.groups.is_empty() {
+                self.by_set.remove(&key.set);
+            }
+            self.groups.remove(&key);
+            self.count_phases(phases);
+            if let Some((_, timer)) = self.timers.remove(&key) {
+                self.timer_queue.remove(&timer);
+            }
         }
     }
 
-    /// Marks a group for evaluation.
+    /// Has all targets of a group decided about.
     fn touch(&mut self, key: &GroupKey) {
+        let Some(group) = self.groups.get_mut(key) else { return };
+        group.touch();
         if !self.dirty.contains(key) {
             self.dirty.insert(key.clone());
         }
@@ -301,12 +351,12 @@ impl<S: Scraper> Aggregator<S> {
         for key in std::mem::take(&mut self.dirty) {
             let now = self.clock.now();
             let Some(group) = self.groups.get_mut(&key) else { continue };
-            let due = group.due(now);
-            if due > now {
-                self.evaluate_at(key, due);
-                continue;
-            }
+            group.settle(&mut self.wanted, &mut self.scraper);
             let evaluation = group.evaluate(now, self.heard, &self.gateways);
+            #[cfg(test)]
+            {
+                self.decisions += evaluation.decisions;
+            }
             for (target, trouble) in evaluation.troubles {
                 self.tell(&target, trouble);
             }
@@ -360,4 +410,8 @@ impl<S: Scraper> Aggregator<S> {
             }
         }
     }
+}
+
+fn group_key(target: &Target) -> GroupKey {
+    GroupKey { set: target.trigger.inference_set.clone(), page: Arc::new(target.trigger.page.clone()) }
 }

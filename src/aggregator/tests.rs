@@ -1,8 +1,13 @@
 //! The actor under a paused clock, with a scraper that only remembers what it was told.
 
+mod many;
+
 use std::{
     collections::HashMap,
-    sync::{Mutex, PoisonError},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering},
+    },
 };
 
 use tokio::sync::oneshot;
@@ -34,16 +39,20 @@ use scaler_core::{
 /// What the aggregator has asked to be scraped.
 #[derive(Clone, Debug, Default)]
 struct Asked {
+    /// How often anything was asked.
+    times: Arc<AtomicUsize>,
     pods: Arc<Mutex<HashMap<ScrapeId, ScrapePlan>>>,
     sources: Arc<Mutex<HashMap<Source, SourcePlan>>>,
 }
 
 impl Scraper for Asked {
     fn apply(&mut self, id: ScrapeId, plan: ScrapePlan) {
+        self.times.fetch_add(1, Ordering::Relaxed);
         self.pods.lock().unwrap().insert(id, plan);
     }
 
     fn remove(&mut self, id: &ScrapeId) {
+        self.times.fetch_add(1, Ordering::Relaxed);
         self.pods.lock().unwrap().remove(id);
     }
 
@@ -54,6 +63,7 @@ impl Scraper for Asked {
     fn tend(&mut self) {}
 
     fn apply_source(&mut self, source: &Source, plan: Option<SourcePlan>) {
+        self.times.fetch_add(1, Ordering::Relaxed);
         let mut sources = self.sources.lock().unwrap_or_else(PoisonError::into_inner);
         match plan {
             Some(plan) => drop(sources.insert(source.clone(), plan)),

@@ -27,7 +27,7 @@ pub struct Scaler {
     targets: Targets,
     clock: Clock,
     metrics: Metrics,
-    /// How long the first call for a target waits for its first round of scrapes.
+    /// How long calls for a new target wait for its first round of scrapes, all together.
     first_round: Duration,
     /// Cancelled when every stream is to end with OK.
     drain: CancellationToken,
@@ -59,6 +59,7 @@ impl Scaler {
                 let code = match refusal {
                     Refusal::Invalid(_) => Code::InvalidArgument,
                     Refusal::Forbidden(_) => Code::PermissionDenied,
+                    Refusal::TooMany(_) => Code::ResourceExhausted,
                 };
                 Status::new(code, refusal.to_string())
             })

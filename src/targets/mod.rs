@@ -6,6 +6,7 @@
 
 mod collector;
 mod describe;
+mod quota;
 
 pub use self::{
     collector::collector,
@@ -23,8 +24,12 @@ use std::{
 
 use arc_swap::ArcSwap;
 use thiserror::Error;
-use tokio::sync::{mpsc, watch};
+use tokio::{
+    sync::{mpsc, watch},
+    time::Instant,
+};
 
+use self::quota::{Full, Quota, Share};
 use clock::Clock;
 use scaler_core::{
     config::{
@@ -63,6 +68,9 @@ pub struct Target {
     streams: AtomicUsize,
     ended_cleanly: AtomicBool,
     not_honoured: AtomicU64,
+    registered: Instant,
+    /// What it takes of what the triggers of its InferenceSet may read.
+    share: Share,
 }
 
 impl Target {
@@ -95,14 +103,16 @@ impl Target {
         self.first_round.send_if_modified(|done| !std::mem::replace(done, true));
     }
 
-    /// Waits until the first round of scrapes is through, at most for `limit`.
+    /// Waits until the first round of scrapes is through, at most for `limit` from the first call on:
+    /// KEDA makes its calls in pairs, and the second need not wait for what the first has waited
+    /// for.
     pub async fn first_round(&self, limit: Duration) {
         let mut done = self.first_round.subscribe();
         if *done.borrow() {
             return;
         }
         // Running out of time is an answer too: the snapshot then says what is unknown.
-        let _ = tokio::time::timeout(limit, done.wait_for(|done| *done)).await;
+        let _ = tokio::time::timeout_at(self.registered + limit, done.wait_for(|done| *done)).await;
     }
 
     /// Takes note of a call. False where the target is forgotten: the call is to take another.
@@ -120,6 +130,11 @@ impl Target {
         is_unused
             && self.streams.load(Relaxed) == 0
             && self.last_used.compare_exchange(last, EXPIRED, Relaxed, Relaxed).is_ok()
+    }
+
+    /// Whether no call takes the target up any more.
+    pub fn is_forgotten(&self) -> bool {
+        self.last_used.load(Relaxed) == EXPIRED
     }
 
     /// When the newest call came.
@@ -185,6 +200,8 @@ pub enum Refusal {
     Invalid(Problems),
     #[error(transparent)]
     Forbidden(Trespass),
+    #[error(transparent)]
+    TooMany(Full),
 }
 
 /// Every target that is in use. Cheap to clone.
@@ -194,12 +211,13 @@ pub struct Targets {
     registrations: mpsc::UnboundedSender<Arc<Target>>,
     clock: Clock,
     tenancy: Tenancy,
+    quota: Quota,
 }
 
 impl Targets {
     #[must_use]
     pub fn new(registrations: mpsc::UnboundedSender<Arc<Target>>, clock: Clock, tenancy: Tenancy) -> Self {
-        Self { map: Arc::new(papaya::HashMap::new()), registrations, clock, tenancy }
+        Self { map: Arc::new(papaya::HashMap::new()), registrations, clock, tenancy, quota: Quota::default() }
     }
 
     /// The target that `metadata` describes, made and registered where nobody asked for it
@@ -207,7 +225,8 @@ impl Targets {
     ///
     /// # Errors
     /// Where the metadata is not a valid trigger: all of its problems. Where it names an
-    /// InferenceSet of another namespace, and that is not allowed.
+    /// InferenceSet of another namespace, and that is not allowed. Where other triggers on the
+    /// InferenceSet read as much as may be read for one.
     pub fn find_or_register(
         &self,
         namespace: &str,
@@ -234,6 +253,7 @@ impl Targets {
         let pairs = metadata.iter().map(|(key, value)| (key.as_str(), value.as_str()));
         let trigger = Trigger::parse(pairs, requested_metric).map_err(Refusal::Invalid)?;
         self.tenancy.admit(namespace, &trigger.inference_set).map_err(Refusal::Forbidden)?;
+        let share = self.quota.share(&trigger).map_err(Refusal::TooMany)?;
         let key: Arc<str> = key.into();
         let specs = trigger.metric_specs();
         let target = Arc::new(Target {
@@ -250,6 +270,8 @@ impl Targets {
             streams: AtomicUsize::new(0),
             ended_cleanly: AtomicBool::new(false),
             not_honoured: AtomicU64::new(0),
+            registered: Instant::now(),
+            share,
         });
         loop {
             match map.try_insert(target.key.clone(), target.clone()) {
@@ -282,6 +304,7 @@ impl Targets {
         let is_it = |_: &Arc<str>, registered: &Arc<Target>| Arc::ptr_eq(registered, target);
         // It fails where the key is another target's.
         let _ = self.map.pin().remove_if(&target.key, is_it);
+        target.share.release();
     }
 
     /// Every target, in no order.
@@ -325,100 +348,4 @@ fn key(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_target_is_told_apart_by_all_that_matters_of_its_trigger() {
-        let (commands, _registered) = mpsc::unbounded_channel();
-        let targets = Targets::new(commands, Clock::start(), Tenancy::OwnNamespace);
-        let found = |changed: (&str, &str)| {
-            let mut metadata = HashMap::from(
-                [
-                    ("inferenceSetNamespace", "team-a"),
-                    ("inferenceSetName", "demo"),
-                    ("metricName", "vllm:num_requests_waiting"),
-                    ("threshold", "10"),
-                    ("certificates", "first"),
-                ]
-                .map(|(key, value)| (key.to_owned(), value.to_owned())),
-            );
-            metadata.insert(changed.0.to_owned(), changed.1.to_owned());
-            targets.find_or_register("team-a", "demo", &metadata, None).unwrap()
-        };
-        let first = found(("threshold", "10"));
-        assert!(Arc::ptr_eq(&first, &found(("certificates", "second"))), "a renewal changes nothing");
-        assert!(!Arc::ptr_eq(&first, &found(("threshold", "20"))));
-        assert_eq!(targets.len(), 2);
-    }
-
-    fn metadata() -> HashMap<String, String> {
-        let pairs = [
-            ("inferenceSetNamespace", "team-a"),
-            ("inferenceSetName", "demo"),
-            ("metricName", "vllm:num_requests_waiting"),
-            ("threshold", "10"),
-        ];
-        pairs.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-    }
-
-    /// Nobody reads the snapshot of a target that is forgotten, and nobody writes it: a call
-    /// that had found it just before must not be left with it.
-    #[tokio::test(start_paused = true)]
-    async fn a_call_takes_up_a_target_before_it_is_forgotten_or_gets_another() {
-        let (commands, mut registered) = mpsc::unbounded_channel();
-        let clock = Clock::start();
-        let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
-        let find = || targets.find_or_register("team-a", "demo", &metadata(), None).unwrap();
-        let first = find();
-        tokio::time::advance(EXPIRY).await;
-        // A call that has found it, and was not yet seen to use it, while it is forgotten.
-        assert_eq!(targets.expire(clock.now()).len(), 1);
-        assert!(!first.take_up(clock.now()));
-        let second = find();
-        assert!(!Arc::ptr_eq(&first, &second));
-        // The other way round.
-        tokio::time::advance(EXPIRY).await;
-        assert!(second.take_up(clock.now()));
-        assert!(targets.expire(clock.now()).is_empty());
-        second.stream_opened();
-        tokio::time::advance(2 * EXPIRY).await;
-        assert!(targets.expire(clock.now()).is_empty(), "a stream is open");
-        second.stream_closed(clock.now());
-        assert!(Arc::ptr_eq(&second, &find()));
-        let told = std::iter::from_fn(|| registered.try_recv().ok()).count();
-        assert_eq!((told, targets.len()), (2, 1));
-    }
-
-    #[test]
-    fn of_calls_that_race_an_expiry_none_is_left_with_what_is_forgotten() {
-        const CALLS: usize = 3;
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        let _entered = runtime.enter();
-        let clock = Clock::start();
-        for _ in 0..200 {
-            let (commands, _registered) = mpsc::unbounded_channel();
-            let targets = Targets::new(commands, clock, Tenancy::OwnNamespace);
-            targets.find_or_register("team-a", "demo", &metadata(), None).unwrap();
-            // A moment from which on it is unused, unless a call takes it up.
-            let due = clock.now() + EXPIRY;
-            let start = std::sync::Barrier::new(CALLS + 1);
-            let (found, expired) = std::thread::scope(|scope| {
-                let calls = [(); CALLS].map(|()| {
-                    scope.spawn(|| {
-                        start.wait();
-                        // As if it came later than the one that registered.
-                        targets.find_at(due, "team-a", "demo", &metadata(), None).unwrap()
-                    })
-                });
-                start.wait();
-                let expired = targets.expire(due);
-                (calls.map(|call| call.join().unwrap()), expired)
-            });
-            for target in &found {
-                assert!(!expired.iter().any(|gone| Arc::ptr_eq(gone, target)));
-                assert!(Arc::ptr_eq(target, &found[0]), "one target for all");
-            }
-        }
-    }
-}
+mod tests;

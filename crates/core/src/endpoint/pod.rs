@@ -54,7 +54,7 @@ impl fmt::Display for Phase {
 }
 
 /// Which window some target asks for. Pods keep one [`Window`] for each.
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WindowKey {
     pub metric: MetricName,
     pub span: Duration,
