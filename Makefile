@@ -5,6 +5,7 @@ CARGO ?= cargo
 include mk/chart.mk
 include mk/image.mk
 include mk/e2e.mk
+include mk/fuzz.mk
 
 .PHONY: help
 help: ## This list.
@@ -35,23 +36,25 @@ deny: ## Licences, bans and sources of dependencies; advisories are reported.
 
 .PHONY: bench
 bench: ## Every benchmark of time, some minutes. BENCHMARKS.md says what to look at.
-	$(CARGO) bench --locked --bench exposition --bench snapshot_read --bench push_latency
+	$(CARGO) bench --locked
+	$(CARGO) bench --locked --package keda-kaito-scaler --bench snapshot_read --bench push_latency
 
 .PHONY: bench-instructions
 bench-instructions: ## Instruction counts against benches/instructions/figures.json; needs valgrind.
-	$(CARGO) bench --locked --bench instructions
+	$(CARGO) bench --locked --package keda-kaito-scaler --bench instructions
 
 .PHONY: bench-instructions-renew
 bench-instructions-renew: ## Write those figures anew.
-	$(CARGO) bench --locked --bench instructions -- --renew
+	$(CARGO) bench --locked --package keda-kaito-scaler --bench instructions -- --renew
 
 .PHONY: bench-fleet
 bench-fleet: ## Up to 10,000 endpoints against the real binary: what it costs, how late it is. Seven minutes.
-	$(CARGO) bench --locked --bench fleet -- all
+	$(CARGO) bench --locked --package keda-kaito-scaler --bench fleet -- all
 
 .PHONY: bench-smoke
 bench-smoke: ## Every benchmark once: that they run, not how fast.
-	$(CARGO) test --locked --benches
+	$(CARGO) test --locked --package benches --bench exposition
+	$(CARGO) test --locked --package keda-kaito-scaler --bench instructions --bench snapshot_read --bench push_latency --bench fleet
 
 .PHONY: bench-vllm
 bench-vllm: ## What scrapes cost a real vLLM on this machine's processor. Downloads 3 GB, takes some ten minutes.

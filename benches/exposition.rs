@@ -10,9 +10,6 @@ use std::hint::black_box;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use scaler_core::exposition::{LabelText, Part, Selector, samples, select};
 
-#[path = "shared/pages.rs"]
-mod pages;
-
 use pages::{RECORDED, WANTED};
 
 /// What a page holds, by plain string search.

@@ -88,11 +88,10 @@ fn decide(target: &Target, pods: usize, clock: Clock) -> Snapshot {
     let observed = Observed {
         set: &set,
         pods: &pods,
-        short_since: None,
+        missing: &[],
         staleness: Duration::from_secs(5),
         gateway: None,
         heard: now,
-        last_error: None,
     };
     evaluate(&target.trigger, &observed, &mut Activation::new(target.trigger.activation, now), now)
 }

@@ -14,14 +14,14 @@ use kube::api::{Api, DynamicObject, ListParams};
 use tokio::time::timeout;
 
 use crate::{
+    cluster::api,
     error_chain,
     pki::{
-        authentication::{self, NAME},
         chain::{Chain, Contents},
         tls,
     },
 };
-use scaler_core::{cert::Role, time::Moment};
+use scaler_core::{cert::Role, provision::TRIGGER_AUTHENTICATION as NAME, time::Moment};
 
 /// How long one question to the API server, or the call of the scaler, may take.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -100,7 +100,7 @@ async fn read_chain(client: &kube::Client, installation: &Installation, role: Ro
 }
 
 async fn authentication(client: &kube::Client, installation: &Installation) -> Finding {
-    let resource = authentication::resource();
+    let resource = api::trigger_authentications();
     let api: Api<DynamicObject> = Api::all_with(client.clone(), &resource);
     let object = answer(format!("read ClusterTriggerAuthentication {NAME}"), api.get_opt(NAME)).await?;
     judge::authentication(object.as_ref(), installation)

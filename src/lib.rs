@@ -6,9 +6,8 @@
 pub mod aggregator;
 pub mod check_install;
 pub mod cli;
+pub mod cluster;
 pub mod discovery;
-pub mod kube_client;
-pub mod lease;
 pub mod metrics;
 pub mod open_files;
 pub mod pki;

@@ -18,7 +18,7 @@ use keda_kaito_scaler::{
         CheckArgs, CheckCommand, CheckInstallArgs, CheckManifestArgs, CheckTriggerArgs, Cli, ClusterArgs,
         Command, InstallationArgs, RunArgs, ScanArgs, with_default_command,
     },
-    kube_client::{self, ClusterAccess, Rate},
+    cluster::client::{self, ClusterAccess, Rate},
     open_files,
     pki::{self, store::Settings},
     run::{
@@ -251,6 +251,9 @@ fn check_trigger(args: &CheckTriggerArgs) -> ExitCode {
             for key in unknown {
                 eprintln!("warning: {} is a key that neither KEDA nor this scaler reads", key.escape_debug());
             }
+            for doubt in trigger.doubts() {
+                eprintln!("warning: {doubt}");
+            }
             println!("{}", trigger.describe());
             ExitCode::SUCCESS
         }
@@ -276,7 +279,7 @@ fn check_install(args: CheckInstallArgs) -> Result<ExitCode> {
     let findings = run::block_on(async {
         pki::tls::install_crypto();
         let access = ClusterAccess { kubeconfig: args.kubeconfig, rate: Rate::default() };
-        let client = kube_client::connect(&access).await?;
+        let client = client::connect(&access).await?;
         anyhow::Ok(check_install::check(&client, &installation, Clock::wall()).await)
     })
     .context("failed to start the runtime")??;

@@ -156,6 +156,11 @@ fn check_trigger_says_what_metadata_means_or_all_that_is_wrong() {
         text(&renamed.stderr).contains("warning: weight is a key that neither KEDA nor this scaler reads")
     );
 
+    let slip = "metricName=vllm:num_request_waiting";
+    let doubtful = scaler(&[&["check", "trigger"], &good[..2], &[slip, "threshold=10"]].concat());
+    assert_eq!(doubtful.status.code(), Some(0));
+    assert!(text(&doubtful.stderr).contains("warning: vllm:num_request_waiting is no known metric of vLLM"));
+
     let output = scaler(&[&["check-trigger"], &good[..], &["threshold=ten", "agregation=max"]].concat());
     assert_eq!(output.status.code(), Some(1));
     let errors = text(&output.stderr);

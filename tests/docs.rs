@@ -11,6 +11,8 @@ use scaler_core::{
         trigger::{self, Trigger},
     },
     decision::warning::{Stuck, Trouble},
+    names::MetricName,
+    page::usage::{Misuse, Nature, Usage},
 };
 use serde_json::Value;
 
@@ -80,7 +82,9 @@ fn the_example_of_a_trigger_is_good() {
 fn every_event_on_a_scaled_object_has_its_row() {
     let page = page();
     let stuck = Stuck { pods: Vec::new(), not_created: 1, deadline: Duration::from_secs(900) };
-    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck)] {
+    let metric = MetricName::parse("my_total").unwrap();
+    let misuse = Misuse { metric, nature: Nature::Counter, usage: Usage::Level };
+    for trouble in [Trouble::WakeNotHonoured, Trouble::ReplicaStuck(stuck), Trouble::MetricMisused(misuse)] {
         let reason = trouble.reason();
         assert!(page.contains(&format!("\n| `{reason}` |")), "{reason} is not documented");
     }

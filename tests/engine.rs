@@ -8,7 +8,10 @@ use std::{collections::HashMap, fmt::Write as _, fs, net::SocketAddr, path::Path
 use keda_kaito_scaler::run::{self, RunOptions, Running};
 use keda_proto::{GetMetricsRequest, ScaledObjectRef, external_scaler_client::ExternalScalerClient};
 use serde_json::Value;
-use sim::fixtures::{Behaviour, Fixture, sglang_page, vllm_page};
+use sim::{
+    fixtures::{Behaviour, Fixture, sglang_page, vllm_page},
+    hostile::Hostile,
+};
 use tempfile::TempDir;
 use tokio::time::{Instant, timeout};
 use tonic::{
@@ -140,7 +143,7 @@ async fn a_hostile_server_costs_only_its_own_value() {
     let hostile = [
         ("hangs", Behaviour::Hangs, "no complete answer within 300ms"),
         ("resets", Behaviour::ResetsMidBody, "connection broke"),
-        ("endless", Behaviour::NeverEnds, "larger than"),
+        ("endless", Behaviour::Hostile(Hostile::Endless), "larger than"),
         ("garbage", Behaviour::NoHttp, "not valid HTTP"),
         ("nonsense", Behaviour::NoMetrics, "not a metrics page"),
         ("redirects", Behaviour::Redirects { to: victim.address() }, "redirect"),

@@ -9,7 +9,7 @@ use http::Method;
 use hyper_util::rt::TokioIo;
 use k8s_openapi::api::core::v1::Secret;
 use keda_kaito_scaler::{
-    kube_client::{ClusterAccess, Rate},
+    cluster::client::{ClusterAccess, Rate},
     pki::{store::Settings, tls::install_crypto},
     run::{
         self, RunOptions, Running, Source,

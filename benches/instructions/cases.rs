@@ -56,6 +56,14 @@ pub(crate) const CASES: &[Case] = &[
     case("scan, 1 MB page", || scan_of(megabyte())),
     case("read a filtered page", || read(&filtered(), PageKind::Filtered)),
     case("read a plain page", || read(RECORDED, PageKind::Plain)),
+    case("hostile: one long name, 256 kB", || hostile(&format!("{} 1\n", "x".repeat(HOSTILE)))),
+    case("hostile: many bounds, 256 kB", || hostile(&numbered("my_latency_bucket{le=\"N.5\"} 1\n"))),
+    case("hostile: many names, 256 kB", || hostile(&numbered("vllm:num_request_waitinN{a=\"b\"} 1\n"))),
+    case("hostile: many types, 256 kB", || hostile(&numbered("# TYPE family_N counter\n"))),
+    case("hostile: many series, 256 kB", || {
+        hostile(&numbered("sglang:num_queue_reqs{dp_rank=\"N\",priority=\"N\"} 1\n"))
+    }),
+    case("hostile: labels to match, 256 kB", || hostile(&numbered("my_queue{tenant=\"team-N\"} 1\n"))),
     case("fold 100 samples of gauges", || fold(SUM)),
     case("fold 100 samples with a histogram", || fold(QUANTILE)),
     case("evaluate 1 endpoint, sum", || evaluate_group(SUM, 1)),
@@ -130,6 +138,42 @@ fn read(page: &str, kind: PageKind) -> Work {
     Box::new(move || {
         let read = read_page(black_box(page.as_bytes()), &wanted, kind);
         assert_eq!((read.missing, read.rejected), (0, 0));
+        black_box(read);
+    })
+}
+
+/// A size of pages at which a quadratic loop takes a hundred times as long as a linear one.
+const HOSTILE: usize = 256 * 1024;
+
+/// `line` with a number in place of each `N`, again and again.
+fn numbered(line: &str) -> String {
+    let mut page = String::with_capacity(HOSTILE + 256);
+    let mut number = 0_u32;
+    while page.len() < HOSTILE {
+        page.push_str(&line.replace('N', &number.to_string()));
+        number += 1;
+    }
+    page
+}
+
+/// A page that is made to cost much, read for what it has, for what it lacks and for what has to
+/// be told apart.
+fn hostile(page: &str) -> Work {
+    let wants = [
+        &[("metricName", "vllm:num_request_waiting")][..],
+        &[("metricName", "my_latency"), ("aggregation", "quantile")],
+        &[("metricName", "my_queue{tenant=~\"team-[0-9]+\"}")],
+        &[("metricName", "sglang:num_queue_reqs")],
+    ];
+    let triggers = wants.map(|changes| {
+        let metadata = SUM.iter().copied().filter(|(key, _)| *key != "metricName");
+        trigger(&metadata.chain(changes.iter().copied()).collect::<Vec<_>>())
+    });
+    let wanted = Wanted::new(triggers.iter().flat_map(Trigger::wanted_metrics));
+    let page = format!("vllm:num_requests_running 1\n{page}");
+    Box::new(move || {
+        let read = read_page(black_box(page.as_bytes()), &wanted, PageKind::Plain);
+        assert!(read.sample.engine);
         black_box(read);
     })
 }
@@ -271,11 +315,10 @@ fn decide(
     let observed = Observed {
         set,
         pods,
-        short_since: None,
+        missing: &[],
         staleness: staleness_limit(INTERVAL, Duration::from_secs(3)),
         gateway: None,
         heard: now,
-        last_error: None,
     };
     let snapshot = evaluate(trigger, &observed, activation, now);
     black_box(next_change(trigger, &observed, activation, now));

@@ -24,9 +24,12 @@ use scaler_core::{
         pod::{Phase, Pod, WindowKey},
         staleness::staleness_limit,
     },
-    fleet::model::{InferenceSet, Readiness, short_since},
+    fleet::{
+        model::{InferenceSet, Readiness},
+        shortage::Shortage,
+    },
     names::{InferenceSetKey, PodUid},
-    page::{SharedWanted, Wanted},
+    page::{SharedWanted, Wanted, usage::Misuse},
     time::Moment,
     wake::Source,
 };
@@ -60,6 +63,7 @@ struct Member {
     activation: Activation,
     wait: Wait,
     told_stuck: ToldStuck,
+    told_misuse: Option<Misuse>,
 }
 
 /// Endpoints that are scraped together, and the targets that read them. Owned by the
@@ -79,8 +83,7 @@ pub(super) struct Group {
     wanted: Arc<Wanted>,
     windows: Vec<WindowKey>,
     interval: Duration,
-    short_since: Option<Moment>,
-    last_error: Option<Arc<str>>,
+    shortage: Shortage,
     phases: [i64; Phase::ALL.len()],
     evaluated: Option<Moment>,
     /// When the newest sample was read that the next evaluation takes in.
@@ -123,8 +126,7 @@ impl Group {
             wanted: shared.of([]),
             windows: Vec::new(),
             interval: Duration::from_secs(1),
-            short_since: None,
-            last_error: None,
+            shortage: Shortage::default(),
             phases: [0; Phase::ALL.len()],
             evaluated: None,
             newest: None,
@@ -164,6 +166,7 @@ impl Group {
             activation,
             wait: Wait::default(),
             told_stuck: ToldStuck::default(),
+            told_misuse: None,
         });
     }
 
@@ -278,9 +281,7 @@ impl Group {
             scraper.remove(&self.scrape_id(uid));
         }
         let living = self.pods.iter().filter(|pod| pod.endpoint.readiness != Readiness::Terminating).count();
-        let wanted_before = self.set.as_ref().map(|set| set.replicas);
-        let wanted = set.map_or(0, |set| set.replicas);
-        self.short_since = short_since(self.short_since, wanted_before, wanted, living, now);
+        self.shortage.follow(set.map_or(0, |set| set.replicas), living, now);
         self.set = set.cloned();
     }
 
@@ -301,11 +302,7 @@ impl Group {
                 pod.speak_for(staleness);
                 pod.sampled(report.at, scraped.page, scraped.sample);
             }
-            Err(error) => {
-                let error: Arc<str> = error.to_string().into();
-                self.last_error = Some(error.clone());
-                pod.failed(error);
-            }
+            Err(error) => pod.failed(error.to_string().into()),
         }
         true
     }
@@ -360,11 +357,10 @@ impl Group {
         let mut observed = Observed {
             set,
             pods: &self.pods,
-            short_since: self.short_since,
+            missing: self.shortage.missing(),
             staleness,
             gateway: None,
             heard,
-            last_error: self.last_error.as_ref(),
         };
         let asleep = set.replicas == 0;
         let pods_tried = self.pods.iter().all(Pod::was_tried);
@@ -389,6 +385,12 @@ impl Group {
                 if member.told_stuck.follow(&stuck) {
                     evaluation.troubles.push((member.target.clone(), Trouble::ReplicaStuck(stuck)));
                 }
+            }
+            if let Some(misuse) = snapshot.misuse()
+                && member.told_misuse.as_ref() != Some(misuse)
+            {
+                member.told_misuse = Some(misuse.clone());
+                evaluation.troubles.push((member.target.clone(), Trouble::MetricMisused(misuse.clone())));
             }
             evaluation.again_at =
                 [evaluation.again_at, again_at, member.wait.due()].into_iter().flatten().min();

@@ -30,7 +30,9 @@ use scaler_core::{
     },
     names::PodUid,
     page::{
+        Wanted,
         picker::GatewaySample,
+        read_page,
         sample::{PodDemand, PodSample, Reading},
     },
     wake::Source,
@@ -159,29 +161,36 @@ impl Rig {
     }
 
     async fn report(&self, uid: &str, waiting: Result<f64, ScrapeError>) {
+        let sample = waiting.map(|waiting| PodSample {
+            readings: vec![(
+                scaler_core::names::MetricName::parse("vllm:num_requests_waiting").unwrap(),
+                Reading::Value(waiting),
+            )],
+            demand: PodDemand { waiting: Some(waiting), running: Some(0.0), rejected_total: 0.0 },
+            engine: true,
+            ..PodSample::default()
+        });
+        self.report_sample(uid, sample).await;
+    }
+
+    async fn report_sample(&self, uid: &str, sample: Result<PodSample, ScrapeError>) {
         let plan = {
             let pods = self.asked.pods.lock().unwrap();
             pods.iter().find(|(id, _)| &*id.uid.0 == uid).map(|(id, plan)| (id.clone(), plan.clone()))
         };
         let (id, plan) = plan.expect("the pod is scraped");
-        let outcome = waiting.map(|waiting| Scraped {
-            sample: PodSample {
-                readings: vec![(
-                    scaler_core::names::MetricName::parse("vllm:num_requests_waiting").unwrap(),
-                    Reading::Value(waiting),
-                )],
-                demand: PodDemand { waiting: Some(waiting), running: Some(0.0), rejected_total: 0.0 },
-                engine: true,
-                ..PodSample::default()
-            },
-            page: PageKind::Filtered,
-            bytes: 527,
-            rejected: 0,
-        });
+        let page = PageKind::Filtered;
+        let outcome = sample.map(|sample| Scraped { sample, page, bytes: 527, rejected: 0 });
         let now = self.clock.now();
         let report = ScrapeReport::new(id, now, now, plan.wanted, outcome);
         self.reports.send(report).await.unwrap();
         self.settle().await;
+    }
+
+    /// The page of a pod that downloads its model.
+    async fn downloads(&self, uid: &str, seconds: f64) {
+        let sample = PodSample { download_remaining: Some(seconds), ..PodSample::default() };
+        self.report_sample(uid, Ok(sample)).await;
     }
 
     async fn gateway_says(&self, queued: f64) {
@@ -205,7 +214,7 @@ impl Rig {
 }
 
 fn value(target: &Target) -> Result<f64, String> {
-    target.snapshot().values[0].as_ref().map(|value| value.value).map_err(ToString::to_string)
+    target.snapshot().values[0].as_ref().map(|value| value.number()).map_err(ToString::to_string)
 }
 
 const READY: Readiness = Readiness::Ready;
@@ -462,6 +471,48 @@ async fn the_description_names_what_is_wrong() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_replica_that_is_lost_has_a_time_of_its_own() {
+    let rig = Rig::start();
+    rig.discover(3, &[("a", READY), ("b", READY)]).await;
+    let target = rig.target(&[]);
+    rig.settle().await;
+    // The third is never created, and past its deadline. Somebody asks for the target meanwhile.
+    for _ in 0..2 {
+        tokio::time::sleep(Duration::from_secs(451)).await;
+        rig.target(&[]);
+    }
+    rig.fleet.send(FleetEvent::Alive).await.unwrap();
+    rig.report("a", Ok(9.0)).await;
+    rig.report("b", Ok(9.0)).await;
+    assert_eq!(value(&target), Ok(18.0));
+    // One that served goes: it is made anew, and not a second that never comes.
+    rig.discover(3, &[("a", READY)]).await;
+    assert_eq!(value(&target), Ok(19.0));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_reason_goes_with_what_it_was_about() {
+    let rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let target = rig.target(&[]);
+    rig.settle().await;
+    rig.report("a", Err(ScrapeError::Status(503))).await;
+    assert!(value(&target).unwrap_err().ends_with("answered with status 503"));
+    // It serves, and then begins anew.
+    rig.report("a", Ok(3.0)).await;
+    assert_eq!(value(&target), Ok(3.0));
+    tokio::time::sleep(Duration::from_secs(10)).await;
+    rig.downloads("a", 42.0).await;
+    assert!(value(&target).unwrap_err().ends_with("downloading, 42 s left"), "{:?}", value(&target));
+    // Another one takes its place.
+    rig.report("a", Err(ScrapeError::Status(500))).await;
+    rig.discover(1, &[("b", READY)]).await;
+    assert!(value(&target).unwrap_err().ends_with("no answer yet"), "{:?}", value(&target));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_faster_trigger_does_not_make_old_samples_unknown() {
     let rig = Rig::start();
     rig.discover(1, &[("a", READY)]).await;
@@ -511,6 +562,28 @@ async fn a_wake_up_in_blind_time_is_not_taken_back() {
     rig.gateway_says(0.0).await;
     assert_eq!(target.snapshot().activity, Activity::Unknown);
     assert!(value(&target).unwrap_err().contains("silent"));
+    rig.stop().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_counter_that_the_page_gives_away_is_told_of_once() {
+    let mut rig = Rig::start();
+    rig.discover(1, &[("a", READY)]).await;
+    let target = rig.target(&[("metricName", "my_requests_total")]);
+    rig.settle().await;
+    for count in [1, 2] {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let page = format!(
+            "# TYPE vllm:num_requests_running gauge\nvllm:num_requests_running 0\n\
+             # TYPE my_requests_total counter\nmy_requests_total {count}\n"
+        );
+        let wanted = Wanted::new(target.trigger.wanted_metrics());
+        rig.report_sample("a", Ok(read_page(page.as_bytes(), &wanted, PageKind::Filtered).sample)).await;
+        assert!(value(&target).unwrap_err().starts_with("my_requests_total is a counter"));
+    }
+    let report = rig.troubles.recv().await.unwrap();
+    assert_eq!(report.trouble.reason(), "MetricMisused");
+    assert!(rig.troubles.try_recv().is_err());
     rig.stop().await;
 }
 

@@ -7,11 +7,12 @@ use kube::{ResourceExt as _, api::DynamicObject};
 
 use super::{Finding, Installation};
 use crate::pki::{
-    authentication::{NAME, references, refers_to},
+    authentication::{references, refers_to},
     chain::Chain,
 };
 use scaler_core::{
     cert::{DAY, Role},
+    provision::TRIGGER_AUTHENTICATION as NAME,
     time::Moment,
 };
 
@@ -102,10 +103,17 @@ pub(super) fn authentication(object: Option<&DynamicObject>, installation: &Inst
             "ClusterTriggerAuthentication {NAME} does not exist: the scaler makes it once KEDA is installed and it has \
              certificates; see the logs of its pods"
         )),
-        Some(object) if !refers_to(object, &references(server_secret, client_secret)) => Err(format!(
-            "ClusterTriggerAuthentication {NAME} does not refer to Secrets {server_secret} and {client_secret}: the scaler \
+        Some(object)
+            if !refers_to(
+                &object.data["spec"]["secretTargetRef"],
+                &references(server_secret, client_secret),
+            ) =>
+        {
+            Err(format!(
+                "ClusterTriggerAuthentication {NAME} does not refer to Secrets {server_secret} and {client_secret}: the scaler \
              puts that right unless something else keeps changing it"
-        )),
+            ))
+        }
         Some(_) => {
             Ok(format!("ClusterTriggerAuthentication {NAME} refers to both Secrets in {keda_namespace}"))
         }

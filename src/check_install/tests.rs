@@ -10,6 +10,7 @@ use super::*;
 use crate::{
     metrics::Metrics,
     pki::{
+        authentication,
         testing::{YEAR, founded, now},
         tls::server_config,
     },
@@ -22,7 +23,7 @@ use crate::{
 };
 use clock::Clock;
 use keda_proto::external_scaler_server::ExternalScalerServer;
-use sim::fake_api::FakeApi;
+use sim::api_server::ByPath;
 
 const OPERATOR: &str = "/api/v1/namespaces/keda-system/pods/keda-operator-1";
 const SECRETS: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler";
@@ -31,7 +32,7 @@ const AUTHENTICATION: &str = "/apis/keda.sh/v1alpha1/clustertriggerauthenticatio
 
 /// An installation, with a real listener on loopback.
 struct Installed {
-    api: FakeApi,
+    api: ByPath,
     installation: Installation,
     registrations: mpsc::UnboundedReceiver<Arc<Target>>,
     _serving: Serving,
@@ -71,7 +72,7 @@ impl Installed {
             server_secret: "keda-kaito-scaler-server-certs".into(),
             client_secret: "keda-kaito-scaler-client-certs".into(),
         };
-        let api = FakeApi::new();
+        let api = ByPath::new();
         api.put(OPERATOR, operator("keda-system", &json!([])));
         api.put("/api/v1/namespaces/other/pods/unlabelled", json!({"metadata": {"namespace": "other"}}));
         api.put(&format!("{SECRETS}-server-certs"), json!({"metadata": {}, "data": server}));

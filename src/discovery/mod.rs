@@ -1,4 +1,4 @@
 //! Where InferenceSets and their endpoints come from.
 
+pub mod cluster;
 pub mod file;
-pub mod kube;

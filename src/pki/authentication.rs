@@ -8,12 +8,10 @@
 
 use std::{fmt, time::Duration};
 
-use futures::StreamExt as _;
 use kube::{
     api::{Api, DynamicObject, Patch, PatchParams},
-    core::{ApiResource, GroupVersionKind},
+    core::ApiResource,
 };
-use kube_runtime::{WatchStreamExt as _, watcher};
 use serde_json::{Value, json};
 use tokio::{
     sync::watch,
@@ -24,11 +22,16 @@ use tracing::{info, warn};
 
 use super::{
     call::{self, CallError},
-    store::{FIELD_MANAGER, Settings, Standing},
+    store::{Settings, Standing},
 };
-
-/// The name that every ScaledObject's trigger refers to.
-pub const NAME: &str = "keda-kaito-scaler-creds";
+use crate::cluster::{
+    api,
+    store::{Serving, Store, Subscription, kinds},
+};
+use scaler_core::{
+    fleet::collection::Object,
+    provision::{FIELD_MANAGER, TRIGGER_AUTHENTICATION as NAME},
+};
 
 /// The least time between two writes: whoever else writes the object is not fought in a loop.
 const REPAIR_PAUSE: Duration = Duration::from_secs(5);
@@ -60,8 +63,26 @@ impl fmt::Display for Authentication {
     }
 }
 
+/// A ClusterTriggerAuthentication: what its `spec.secretTargetRef` holds.
+#[derive(Clone, Debug, PartialEq)]
+struct TriggerAuthentication(Value);
+
+impl Object for TriggerAuthentication {
+    type Raw = Value;
+    type Key = ();
+
+    fn read(mut raw: Value) -> Option<Self> {
+        Some(Self(raw.pointer_mut("/spec/secretTargetRef").map(Value::take).unwrap_or_default()))
+    }
+
+    fn keys(&self) -> Vec<()> {
+        vec![()]
+    }
+}
+
 /// Keeps the object.
 pub struct AuthenticationKeeper {
+    seen: Subscription<TriggerAuthentication>,
     api: Api<DynamicObject>,
     resource: ApiResource,
     /// `spec.secretTargetRef` as it has to be.
@@ -77,23 +98,24 @@ impl fmt::Debug for AuthenticationKeeper {
 
 impl AuthenticationKeeper {
     #[must_use]
-    pub fn new(client: kube::Client, settings: &Settings) -> (Self, watch::Receiver<Authentication>) {
-        let resource = resource();
+    pub fn new(store: &Store, settings: &Settings) -> (Self, watch::Receiver<Authentication>) {
+        let resource = api::trigger_authentications();
+        let seen = store.follow(kinds::trigger_authentication()).subscribe();
+        let api = Api::all_with(store.client().clone(), &resource);
         let references = references(&settings.server_secret, &settings.client_secret);
         let (state, receiver) = watch::channel(Authentication::default());
-        (Self { api: Api::all_with(client, &resource), resource, references, state }, receiver)
+        (Self { seen, api, resource, references, state }, receiver)
     }
 
     /// Watches until `shutdown`. Creates the object once there are certificates to refer to, as
     /// KEDA would dial in plaintext with an object whose Secrets are empty, and changes it while
     /// `leads` is true.
     pub async fn run(
-        self,
+        mut self,
         mut leads: watch::Receiver<bool>,
         mut standing: watch::Receiver<Standing>,
         shutdown: CancellationToken,
     ) {
-        let mut seen = watcher::watch_object(self.api.clone(), NAME).default_backoff().boxed();
         let mut next_write = Instant::now();
         let mut is_troubled = false;
         loop {
@@ -107,7 +129,7 @@ impl AuthenticationKeeper {
             let is_due = is_ours && standing.borrow_and_update().config.is_some();
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(seen) = seen.next() => self.saw(&seen),
+                _ = self.seen.changed() => self.look(),
                 changed = leads.changed() => if changed.is_err() { return },
                 changed = standing.changed() => if changed.is_err() { return },
                 () = sleep_until(next_write), if is_due => {
@@ -129,14 +151,17 @@ impl AuthenticationKeeper {
         }
     }
 
-    fn saw(&self, seen: &Result<Option<DynamicObject>, watcher::Error>) {
-        let now = match seen {
-            Ok(None) => Authentication::Missing,
-            Ok(Some(object)) if refers_to(object, &self.references) => Authentication::Live,
-            Ok(Some(_)) => Authentication::Different,
-            Err(error) if is_not_found(error) => Authentication::NoResourceType,
-            // A watch that breaks says nothing about the object.
-            Err(_) => return,
+    /// Takes note of how the object stands. A watch that breaks says nothing of it.
+    fn look(&self) {
+        let now = {
+            let known = self.seen.read();
+            match known.of(&()).next() {
+                _ if *known.serving() == Serving::Missing => Authentication::NoResourceType,
+                None if known.is_listed() => Authentication::Missing,
+                None => return,
+                Some(object) if refers_to(&object.0, &self.references) => Authentication::Live,
+                Some(_) => Authentication::Different,
+            }
         };
         self.state.send_if_modified(|state| {
             let is_edge = *state != now;
@@ -160,12 +185,6 @@ impl AuthenticationKeeper {
     }
 }
 
-/// The type of the object.
-pub(crate) fn resource() -> ApiResource {
-    let kind = GroupVersionKind::gvk("keda.sh", "v1alpha1", "ClusterTriggerAuthentication");
-    ApiResource::from_gvk_with_plural(&kind, "clustertriggerauthentications")
-}
-
 /// `spec.secretTargetRef` as it has to be.
 pub(crate) fn references(server_secret: &str, client_secret: &str) -> Vec<Value> {
     [
@@ -177,19 +196,11 @@ pub(crate) fn references(server_secret: &str, client_secret: &str) -> Vec<Value>
     .into()
 }
 
-/// Whether KEDA finds what it needs. The order does not matter, nor what else is in there.
-pub(crate) fn refers_to(object: &DynamicObject, references: &[Value]) -> bool {
-    let there = object.data["spec"]["secretTargetRef"].as_array();
-    there.is_some_and(|there| {
+/// Whether KEDA finds what it needs in a `secretTargetRef`. The order does not matter.
+pub(crate) fn refers_to(there: &Value, references: &[Value]) -> bool {
+    there.as_array().is_some_and(|there| {
         there.len() == references.len() && references.iter().all(|wanted| there.contains(wanted))
     })
-}
-
-fn is_not_found(error: &watcher::Error) -> bool {
-    let (watcher::Error::InitialListFailed(source) | watcher::Error::WatchStartFailed(source)) = error else {
-        return false;
-    };
-    matches!(source, kube::Error::Api(status) if status.code == 404)
 }
 
 #[cfg(test)]

@@ -9,14 +9,9 @@ mod renewal;
 use std::{fmt, sync::Arc, time::Duration};
 
 use arc_swap::ArcSwap;
-use futures::StreamExt as _;
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Secret, Service};
 use kube::api::{Api, ListParams};
-use kube_runtime::{
-    WatchStreamExt as _,
-    events::{Event, EventType, Recorder, Reporter},
-    watcher,
-};
+use kube_runtime::events::{Event, EventType, Recorder, Reporter};
 use rustls::ServerConfig;
 use thiserror::Error;
 use tokio::{
@@ -33,13 +28,13 @@ use super::{
     presented::{Presented, WARN_AHEAD},
     tls::server_config,
 };
+use crate::cluster::store::{Store, Subscription, kinds};
 use scaler_core::{
     cert::{DAY, Fingerprint, Policy, Role, server_names},
+    fleet::collection::Object,
+    provision::FIELD_MANAGER,
     time::Moment,
 };
-
-/// The field manager and event source.
-pub(crate) const FIELD_MANAGER: &str = "keda-kaito-scaler";
 
 /// The longest time between two looks at the clock: a machine may sleep or be set right.
 const LOOK_AGAIN: Duration = Duration::from_secs(60 * 60);
@@ -135,11 +130,36 @@ impl StoreError {
     }
 }
 
-/// A chain's Secret as the watch last showed it.
-#[derive(Default)]
+/// A Secret as its watch shows it.
+#[derive(Clone, PartialEq)]
+struct KeptSecret {
+    uid: Option<String>,
+    contents: Contents,
+}
+
+impl fmt::Debug for KeptSecret {
+    /// What it holds is nobody's business.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KeptSecret").field("uid", &self.uid).finish_non_exhaustive()
+    }
+}
+
+impl Object for KeptSecret {
+    type Raw = Secret;
+    type Key = ();
+
+    fn read(raw: Secret) -> Option<Self> {
+        Some(Self { uid: raw.metadata.uid, contents: raw.data.unwrap_or_default() })
+    }
+
+    fn keys(&self) -> Vec<()> {
+        vec![()]
+    }
+}
+
+/// One chain: its Secret, and what was done and said about it.
 struct Watched {
-    secret: Option<Secret>,
-    is_troubled: bool,
+    secret: Subscription<KeptSecret>,
     /// The first sight of what the existing scaler left was reported.
     was_taken_over: bool,
     /// The wait for the existing scaler was reported.
@@ -150,8 +170,19 @@ struct Watched {
     faults: u32,
 }
 
-/// Keeps the certificates: see the module's words. Made by [`Store::new`], run once.
-pub struct Store {
+impl Watched {
+    fn new(secret: Subscription<KeptSecret>) -> Self {
+        Self { secret, was_taken_over: false, is_waiting: false, failures: 0, faults: 0 }
+    }
+
+    /// Whether it is known what the Secret holds, or that there is none.
+    fn is_known(&self) -> bool {
+        self.secret.read().is_listed()
+    }
+}
+
+/// Keeps the certificates: see the module's words. Made by [`CertificateKeeper::new`], run once.
+pub struct CertificateKeeper {
     settings: Settings,
     client: kube::Client,
     /// Those that KEDA reads.
@@ -171,24 +202,31 @@ pub struct Store {
     unserved_since: Option<Instant>,
 }
 
-impl fmt::Debug for Store {
+impl fmt::Debug for CertificateKeeper {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Store").field("settings", &self.settings).finish_non_exhaustive()
+        f.debug_struct("CertificateKeeper").field("settings", &self.settings).finish_non_exhaustive()
     }
 }
 
-impl Store {
+impl CertificateKeeper {
     /// `presented` observes the listener, `wall` reads the wall clock.
     #[must_use]
     pub fn new(
-        client: kube::Client,
+        store: &Store,
         settings: Settings,
         presented: Arc<Presented>,
         wall: impl Fn() -> Moment + Send + Sync + 'static,
     ) -> (Self, watch::Receiver<Standing>) {
         let (standing, receiver) = watch::channel(Standing::default());
         let reporter = Reporter { controller: FIELD_MANAGER.into(), instance: None };
-        let store = Self {
+        let client = store.client().clone();
+        let watched = |role| {
+            let secret = kinds::secret(&settings.namespace, settings.secret(role));
+            Watched::new(store.follow(secret).subscribe())
+        };
+        let keeper = Self {
+            server_secret: watched(Role::Server),
+            client_secret: watched(Role::Client),
             secrets: Api::namespaced(client.clone(), &settings.namespace),
             own_secrets: Api::namespaced(client.clone(), &settings.own_namespace),
             recorder: Recorder::new(client.clone(), reporter),
@@ -197,29 +235,22 @@ impl Store {
             presented,
             wall: Box::new(wall),
             standing,
-            server_secret: Watched::default(),
-            client_secret: Watched::default(),
             served: None,
             unserved_since: None,
         };
-        (store, receiver)
+        (keeper, receiver)
     }
 
     /// Watches and serves until `shutdown`; renews while `leads` is true, and without it only what
     /// keeps everything from being served.
     pub async fn run(mut self, mut leads: watch::Receiver<bool>, shutdown: CancellationToken) {
-        let watched = |role| {
-            watcher::watch_object(self.secrets.clone(), self.settings.secret(role)).default_backoff().boxed()
-        };
-        let (mut server, mut client) = (watched(Role::Server), watched(Role::Client));
         let presented = Arc::clone(&self.presented);
-        let mut is_watching = [false; 2];
         let mut due = Instant::now() + LOOK_AGAIN;
         loop {
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                Some(seen) = server.next() => is_watching[0] |= self.saw(Role::Server, seen),
-                Some(seen) = client.next() => is_watching[1] |= self.saw(Role::Client, seen),
+                _ = self.server_secret.secret.changed() => {}
+                _ = self.client_secret.secret.changed() => {}
                 changed = leads.changed() => if changed.is_err() { return },
                 addresses = presented.plaintext_clients() => {
                     let addresses: Vec<_> = addresses.iter().map(ToString::to_string).collect();
@@ -228,7 +259,7 @@ impl Store {
                 () = sleep_until(due) => {}
             }
             // Before the first list of both there is nothing to judge.
-            if is_watching != [true; 2] {
+            if !self.server_secret.is_known() || !self.client_secret.is_known() {
                 continue;
             }
             self.serve();
@@ -256,31 +287,10 @@ impl Store {
         }
     }
 
-    /// Takes note of what the watch showed; says whether the watch works.
-    fn saw(&mut self, role: Role, seen: Result<Option<Secret>, watcher::Error>) -> bool {
-        let name = self.settings.secret(role).to_owned();
-        let watched = self.watched(role);
-        match seen {
-            Ok(secret) => {
-                if std::mem::take(&mut watched.is_troubled) {
-                    info!(secret = %name, "watching again");
-                }
-                watched.secret = secret;
-                true
-            }
-            Err(error) => {
-                if !std::mem::replace(&mut watched.is_troubled, true) {
-                    warn!(secret = %name, error = &error as &dyn std::error::Error, "failed to watch a Secret");
-                }
-                false
-            }
-        }
-    }
-
     /// The chain as the watch shows it, without its signing keys.
     fn watched_chain(&mut self, role: Role) -> Option<Chain> {
-        let secret = self.watched(role).secret.as_ref()?;
-        Some(Chain::read(role, secret.data.as_ref().unwrap_or(&Contents::new()), None))
+        let known = self.watched(role).secret.read();
+        Some(Chain::read(role, &known.of(&()).next()?.contents, None))
     }
 
     /// Serves with what the Secrets hold, if that can be done.
@@ -372,7 +382,7 @@ impl Store {
             kind: Some("Secret".into()),
             name: Some(self.settings.secret(role).to_owned()),
             namespace: Some(self.settings.namespace.clone()),
-            uid: watched.secret.as_ref().and_then(|secret| secret.metadata.uid.clone()),
+            uid: watched.secret.read().of(&()).next().and_then(|secret| secret.uid.clone()),
             ..ObjectReference::default()
         }
     }

@@ -1,8 +1,8 @@
 //! Provisioning: from InferenceSets and their annotations to ScaledObjects in the cluster.
 //!
 //! ```text
-//! watches ─► index ─► queue ─► step (pure: decide, build, plan) ─► write, at a limited rate
-//!            └─ one task, which owns all of it ──────────────────┘   └ up to ten at a time ┘
+//! store ─► queue ─► step (pure: decide, build, plan) ─► write, at a limited rate
+//!          └─ one task, which owns all of it ──────┘   └ up to ten at a time ┘
 //! ```
 //! Only the replica that leads provisions, and only once KEDA can reach the scaler: a
 //! ScaledObject that is there before its endpoint makes KEDA keep a broken connection. While
@@ -12,14 +12,11 @@
 //! An InferenceSet for which nothing is to be done costs no request.
 
 mod asking;
-mod index;
 mod notices;
 mod observed;
 mod queue;
-mod served;
 mod session;
 mod step;
-mod watch;
 mod write;
 
 #[cfg(test)]
@@ -27,18 +24,17 @@ mod tests;
 
 use std::{fmt, sync::Arc};
 
-use kube::Client;
 use tokio::sync::watch::Receiver;
 use tokio_util::sync::CancellationToken;
 use tracing::info;
 
 pub use self::asking::WakeSources;
-use crate::metrics::Metrics;
+use crate::{cluster::store::Store, metrics::Metrics};
 
 /// What provisioning needs from the rest of the program.
 #[derive(Clone)]
 pub struct Provisioner {
-    pub client: Client,
+    pub store: Store,
     /// `HOST:PORT` under which KEDA reaches the scaler; it goes into every trigger.
     pub scaler_address: String,
     /// Which certificates ScaledObjects are to name (`pki::renewals`); `None` while that is
@@ -91,36 +87,8 @@ impl Provisioner {
                     }
                     info!("no longer the leader, provisioning stops");
                 }
-                () = self.lead() => {}
+                never = session::Session::new(self).run() => match never {},
             }
         }
-    }
-
-    /// One session after another, each for what the API server then serves.
-    async fn lead(&self) {
-        loop {
-            let served = served::wait_for_served(&self.client).await;
-            let _running = Running::new(&self.metrics);
-            tokio::select! {
-                never = session::Session::new(self, &served).run() => match never {},
-                () = served.changed(&self.client) => info!("the API server serves something else, starting anew"),
-            }
-        }
-    }
-}
-
-/// Shows in the metrics that a session runs.
-struct Running<'a>(&'a Metrics);
-
-impl<'a> Running<'a> {
-    fn new(metrics: &'a Metrics) -> Self {
-        metrics.provisioning.set(1);
-        Self(metrics)
-    }
-}
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.provisioning.set(0);
     }
 }

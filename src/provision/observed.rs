@@ -1,189 +1,110 @@
-//! What provisioning reads of each kind of object. Everything else is dropped when it comes
-//! in, so that five thousand of them stay small and a change that doesn't matter is no change.
+//! What is observed of the cluster: the objects from which the steps follow, in the store.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeSet, sync::RwLockReadGuard};
 
-use kube::core::DynamicObject;
-use serde_json::Value;
-
-use super::index::Observed;
+use crate::cluster::store::{Known, Serving, Store, Subscription, kinds};
 use scaler_core::{
-    config::annotations::{PREFIX, Role},
+    fleet::{collection::Object, inference_set::InferenceSetObject},
     names::InferenceSetKey,
+    provision::objects::{Hpa, MultiRoleInference, ScaledObject, Workspace},
 };
 
-const CREATED_BY: &str = "inferenceset.kaito.sh/created-by";
-const CREATED_BY_ROLES: &str = "multiroleinference.kaito.sh/created-by";
-
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct InferenceSet {
-    pub key: InferenceSetKey,
-    pub uid: String,
-    /// Those with our prefix.
-    pub annotations: BTreeMap<String, String>,
-    /// 0 is none.
-    pub node_count_limit: u32,
-    /// Where a `MultiRoleInference` made it: that one, and the role.
-    pub parent: Option<(InferenceSetKey, Role)>,
-    /// It has a deletionTimestamp.
-    pub going: bool,
+/// Everything that provisioning reads, for as long as it provisions.
+#[derive(Debug)]
+pub(super) struct Observed {
+    inference_sets: Subscription<InferenceSetObject>,
+    workspaces: Subscription<Workspace>,
+    multi_role_inferences: Subscription<MultiRoleInference>,
+    scaled_objects: Subscription<ScaledObject>,
+    hpas: Subscription<Hpa>,
+    /// The versions in which InferenceSets and their parents are served: objects name them.
+    served_as: [Option<&'static str>; 2],
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Workspace {
-    owner: InferenceSetKey,
-    /// `status.targetNodeCount`; 0 until it is estimated.
-    pub nodes: u32,
+/// The objects as they are at one moment.
+pub(super) struct View<'a> {
+    pub inference_sets: RwLockReadGuard<'a, Known<InferenceSetObject>>,
+    pub workspaces: RwLockReadGuard<'a, Known<Workspace>>,
+    pub multi_role_inferences: RwLockReadGuard<'a, Known<MultiRoleInference>>,
+    pub scaled_objects: RwLockReadGuard<'a, Known<ScaledObject>>,
+    pub hpas: RwLockReadGuard<'a, Known<Hpa>>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct MultiRoleInference {
-    pub key: InferenceSetKey,
-    pub uid: String,
-    /// Those with our prefix.
-    pub annotations: BTreeMap<String, String>,
-    /// `spec.roles[].replicas` where they are set.
-    fixed: [Option<u32>; Role::ALL.len()],
-}
-
-/// Whole but for its status: the plan compares it field by field.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct ScaledObject(pub Value);
-
-/// An HPA that scales an InferenceSet.
-#[derive(Clone, Debug, PartialEq)]
-pub(super) struct Hpa(pub Value);
-
-impl MultiRoleInference {
-    pub(super) fn fixed_replicas(&self, role: Role) -> Option<u32> {
-        Role::ALL.iter().position(|it| *it == role).and_then(|at| self.fixed[at])
-    }
-}
-
-impl Observed for InferenceSet {
-    fn read(object: DynamicObject) -> Option<Self> {
-        let key = key(&object)?;
-        let parent = label(&object, CREATED_BY_ROLES).and_then(|parent| {
-            let role = Role::ALL.into_iter().find(|role| role.child_name(parent) == *key.name)?;
-            Some((InferenceSetKey::new(&key.namespace, parent), role))
-        });
-        Some(Self {
-            node_count_limit: number(&object.data["spec"]["nodeCountLimit"]).unwrap_or(0),
-            going: object.metadata.deletion_timestamp.is_some(),
-            uid: object.metadata.uid.clone()?,
-            annotations: ours(object),
-            parent,
-            key,
-        })
-    }
-
-    fn concerns(&self) -> Vec<InferenceSetKey> {
-        vec![self.key.clone()]
-    }
-}
-
-impl Observed for Workspace {
-    fn read(object: DynamicObject) -> Option<Self> {
-        let owner = InferenceSetKey::new(object.metadata.namespace.as_deref()?, label(&object, CREATED_BY)?);
-        Some(Self { owner, nodes: number(&object.data["status"]["targetNodeCount"]).unwrap_or(0) })
-    }
-
-    fn concerns(&self) -> Vec<InferenceSetKey> {
-        vec![self.owner.clone()]
-    }
-}
-
-impl Observed for MultiRoleInference {
-    fn read(object: DynamicObject) -> Option<Self> {
-        let roles = object.data["spec"]["roles"].as_array().cloned().unwrap_or_default();
-        let fixed = Role::ALL.map(|role| {
-            let role = roles.iter().find(|it| it["type"] == role.as_str())?;
-            number(&role["replicas"])
-        });
-        Some(Self { key: key(&object)?, uid: object.metadata.uid.clone()?, annotations: ours(object), fixed })
-    }
-
-    fn concerns(&self) -> Vec<InferenceSetKey> {
-        let child = |role: Role| InferenceSetKey::new(&self.key.namespace, &role.child_name(&self.key.name));
-        Role::ALL.map(child).to_vec()
-    }
-}
-
-impl Observed for ScaledObject {
-    fn read(object: DynamicObject) -> Option<Self> {
-        let mut value = serde_json::to_value(object).ok()?;
-        value.as_object_mut()?.remove("status");
-        Some(Self(value))
-    }
-
-    /// Every API server counts in them, across all objects of a kind.
-    fn version(&self) -> u64 {
-        self.0["metadata"]["resourceVersion"].as_str().and_then(|version| version.parse().ok()).unwrap_or(0)
-    }
-
-    /// It may stand in an InferenceSet's way by its target or by its name, and it may be
-    /// ours by its owner.
-    fn concerns(&self) -> Vec<InferenceSetKey> {
-        let metadata = &self.0["metadata"];
-        let owners = metadata["ownerReferences"].as_array().into_iter().flatten();
-        let owners = owners.filter(|owner| owner["kind"] == "InferenceSet").map(|owner| &owner["name"]);
-        let mut concerns: Vec<_> = [&metadata["name"], &self.0["spec"]["scaleTargetRef"]["name"]]
-            .into_iter()
-            .chain(owners)
-            .filter_map(|name| Some(InferenceSetKey::new(metadata["namespace"].as_str()?, name.as_str()?)))
-            .collect();
-        concerns.sort_unstable();
-        concerns.dedup();
-        concerns
-    }
-}
-
-impl Observed for Hpa {
-    fn read(object: DynamicObject) -> Option<Self> {
-        let target = &object.data["spec"]["scaleTargetRef"];
-        let of_kaito = target["apiVersion"].as_str()?.starts_with("kaito.sh/");
-        if !of_kaito || target["kind"] != "InferenceSet" {
-            return None;
+impl Observed {
+    pub(super) fn new(store: &Store) -> Self {
+        Self {
+            inference_sets: store.follow(kinds::inference_sets()).subscribe(),
+            workspaces: store.follow(kinds::workspaces()).subscribe(),
+            multi_role_inferences: store.follow(kinds::multi_role_inferences()).subscribe(),
+            scaled_objects: store.follow(kinds::scaled_objects()).subscribe(),
+            hpas: store.follow(kinds::horizontal_pod_autoscalers()).subscribe(),
+            served_as: [None; 2],
         }
-        let target = target.clone();
-        let metadata = object.metadata;
-        // As much as `scaledobject::hpa_rival` looks at.
-        Some(Self(serde_json::json!({
-            "metadata": {
-                "namespace": metadata.namespace,
-                "name": metadata.name,
-                "ownerReferences": metadata.owner_references.unwrap_or_default(),
-            },
-            "spec": {"scaleTargetRef": target},
-        })))
     }
 
-    fn concerns(&self) -> Vec<InferenceSetKey> {
-        let namespace = self.0["metadata"]["namespace"].as_str();
-        let target = self.0["spec"]["scaleTargetRef"]["name"].as_str();
-        namespace
-            .zip(target)
-            .map(|(namespace, name)| InferenceSetKey::new(namespace, name))
-            .into_iter()
-            .collect()
+    pub(super) fn view(&self) -> View<'_> {
+        View {
+            inference_sets: self.inference_sets.read(),
+            workspaces: self.workspaces.read(),
+            multi_role_inferences: self.multi_role_inferences.read(),
+            scaled_objects: self.scaled_objects.read(),
+            hpas: self.hpas.read(),
+        }
+    }
+
+    /// Waits until there is something to take in.
+    pub(super) async fn changed(&self) {
+        tokio::select! {
+            () = self.inference_sets.ready() => {}
+            () = self.workspaces.ready() => {}
+            () = self.multi_role_inferences.ready() => {}
+            () = self.scaled_objects.ready() => {}
+            () = self.hpas.ready() => {}
+        }
+    }
+
+    /// The InferenceSets whose plan may have changed since the last call.
+    pub(super) fn take(&mut self) -> BTreeSet<InferenceSetKey> {
+        let mut touched = self.inference_sets.take().keys;
+        touched.append(&mut self.workspaces.take().keys);
+        touched.append(&mut self.multi_role_inferences.take().keys);
+        touched.append(&mut self.scaled_objects.take().keys);
+        touched.append(&mut self.hpas.take().keys);
+        let served_as =
+            [self.inference_sets.read().api_version(), self.multi_role_inferences.read().api_version()];
+        if self.served_as != served_as {
+            self.served_as = served_as;
+            touched.extend(self.all());
+        }
+        touched
+    }
+
+    /// Every InferenceSet.
+    pub(super) fn all(&self) -> Vec<InferenceSetKey> {
+        self.inference_sets.read().keys().cloned().collect()
     }
 }
 
-fn key(object: &DynamicObject) -> Option<InferenceSetKey> {
-    let metadata = &object.metadata;
-    Some(InferenceSetKey::new(metadata.namespace.as_deref()?, metadata.name.as_deref()?))
+impl View<'_> {
+    /// What keeps everything from being known; empty where all is. Before that nothing may be
+    /// planned: what looks absent may just not have come yet.
+    pub(super) fn missing(&self) -> Vec<&'static str> {
+        let needed = [
+            ("InferenceSets", is_listed(&self.inference_sets) && is_served(&self.inference_sets)),
+            ("Workspaces", is_listed(&self.workspaces)),
+            ("MultiRoleInferences", is_listed(&self.multi_role_inferences)),
+            ("ScaledObjects", is_listed(&self.scaled_objects) && is_served(&self.scaled_objects)),
+            ("HorizontalPodAutoscalers", is_listed(&self.hpas)),
+        ];
+        needed.into_iter().filter(|(_, is_known)| !is_known).map(|(what, _)| what).collect()
+    }
 }
 
-fn label<'a>(object: &'a DynamicObject, name: &str) -> Option<&'a str> {
-    object.metadata.labels.as_ref()?.get(name).map(String::as_str)
+/// Whether all there is of a kind is known; of one that is not served there is nothing.
+fn is_listed<T: Object>(known: &Known<T>) -> bool {
+    known.is_listed() || *known.serving() == Serving::Missing
 }
 
-fn ours(object: DynamicObject) -> BTreeMap<String, String> {
-    let mut annotations = object.metadata.annotations.unwrap_or_default();
-    annotations.retain(|name, _| name.starts_with(PREFIX));
-    annotations
-}
-
-fn number(value: &Value) -> Option<u32> {
-    value.as_u64().and_then(|number| u32::try_from(number).ok())
+fn is_served<T: Object>(known: &Known<T>) -> bool {
+    matches!(known.serving(), Serving::As(_))
 }

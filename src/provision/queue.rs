@@ -1,12 +1,11 @@
 //! Which InferenceSets are to be looked at, and when.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{BTreeSet, HashMap, HashSet, VecDeque},
     time::Duration,
 };
 
-use futures::StreamExt;
-use tokio_util::time::DelayQueue;
+use tokio::time::{Instant, sleep_until};
 
 use scaler_core::names::InferenceSetKey;
 
@@ -27,7 +26,25 @@ pub(super) struct Queue {
     again: HashSet<InferenceSetKey>,
     /// How often in a row it did not work out.
     failures: HashMap<InferenceSetKey, u32>,
-    paused: DelayQueue<InferenceSetKey>,
+    /// When an InferenceSet is to be looked at again by itself.
+    due: HashMap<InferenceSetKey, Due>,
+    /// The same in order: each InferenceSet once, at the first of its times.
+    timers: BTreeSet<(Instant, InferenceSetKey)>,
+}
+
+/// At most one time for each reason, however often there was one.
+#[derive(Clone, Copy, Debug, Default)]
+struct Due {
+    /// After a failure.
+    retry: Option<Instant>,
+    /// Something may have to be said by then.
+    look: Option<Instant>,
+}
+
+impl Due {
+    fn first(self) -> Option<Instant> {
+        self.retry.into_iter().chain(self.look).min()
+    }
 }
 
 /// How work on an InferenceSet ended.
@@ -49,9 +66,22 @@ impl Queue {
         }
     }
 
-    /// Adds an InferenceSet later.
-    pub(super) fn add_after(&mut self, set: InferenceSetKey, pause: Duration) {
-        self.paused.insert(set, pause);
+    /// Adds an InferenceSet later, instead of when it was to be added by the last such call.
+    pub(super) fn add_after(&mut self, set: &InferenceSetKey, pause: Duration) {
+        self.set_due(set, |due| due.look = Some(Instant::now() + pause));
+    }
+
+    fn set_due(&mut self, set: &InferenceSetKey, change: impl FnOnce(&mut Due)) {
+        let before = self.due.remove(set).unwrap_or_default();
+        let mut due = before;
+        change(&mut due);
+        if let Some(at) = before.first() {
+            self.timers.remove(&(at, set.clone()));
+        }
+        if let Some(at) = due.first() {
+            self.timers.insert((at, set.clone()));
+            self.due.insert(set.clone(), due);
+        }
     }
 
     pub(super) fn has_ready(&self) -> bool {
@@ -63,7 +93,15 @@ impl Queue {
         let set = self.ready.pop_front()?;
         self.is_ready.remove(&set);
         self.working.insert(set.clone());
+        // This is the next try, or there will be a later one.
+        self.set_due(&set, |due| due.retry = None);
         Some(set)
+    }
+
+    /// Ends work on an InferenceSet that was not begun: it is added again when that can be.
+    pub(super) fn postpone(&mut self, set: &InferenceSetKey) {
+        self.working.remove(set);
+        self.again.remove(set);
     }
 
     pub(super) fn finish(&mut self, set: &InferenceSetKey, verdict: Verdict) {
@@ -78,7 +116,8 @@ impl Queue {
                 Verdict::Conflict if *failures <= CONFLICTS_AT_ONCE => again = true,
                 _ => {
                     let doubled = FIRST_PAUSE * 2_u32.saturating_pow((*failures - 1).min(16));
-                    self.paused.insert(set.clone(), doubled.min(LONGEST_PAUSE));
+                    let at = Instant::now() + doubled.min(LONGEST_PAUSE);
+                    self.set_due(set, |due| due.retry = Some(at));
                 }
             }
         }
@@ -90,10 +129,13 @@ impl Queue {
     /// Waits for the end of a pause and makes that InferenceSet ready. For ever where there
     /// is none. Loses nothing where it is dropped.
     pub(super) async fn end_of_pause(&mut self) {
-        match self.paused.next().await {
-            Some(expired) => self.add(expired.into_inner()),
-            None => std::future::pending().await,
-        }
+        let Some((at, set)) = self.timers.first().cloned() else { return std::future::pending().await };
+        sleep_until(at).await;
+        let is_left = |time: &Instant| *time > at;
+        self.set_due(&set, |due| {
+            *due = Due { retry: due.retry.filter(is_left), look: due.look.filter(is_left) };
+        });
+        self.add(set);
     }
 }
 
@@ -159,6 +201,63 @@ mod tests {
         assert!(!queue.has_ready());
         queue.end_of_pause().await;
         assert!(queue.has_ready());
+    }
+
+    /// Each change is a try, and none of them leaves a timer behind.
+    #[tokio::test(start_paused = true)]
+    async fn there_is_one_timer_however_often_it_failed() {
+        let mut queue = Queue::default();
+        for _ in 0..50 {
+            queue.add(set("a"));
+            queue.start().unwrap();
+            queue.finish(&set("a"), Verdict::Failed);
+        }
+        assert_eq!(queue.timers.len(), 1);
+        let (start, mut tries) = (Instant::now(), 0);
+        while start.elapsed() < Duration::from_secs(3_600) {
+            queue.end_of_pause().await;
+            assert_eq!(queue.start(), Some(set("a")));
+            queue.finish(&set("a"), Verdict::Failed);
+            tries += 1;
+        }
+        assert_eq!((tries, queue.timers.len()), (12, 1));
+        queue.add(set("a"));
+        queue.start().unwrap();
+        queue.finish(&set("a"), Verdict::Done);
+        assert_eq!((queue.timers.len(), queue.due.len()), (0, 0));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_try_does_not_end_the_wait_for_what_may_have_to_be_said() {
+        let mut queue = Queue::default();
+        queue.add_after(&set("a"), Duration::from_secs(9));
+        queue.add_after(&set("a"), Duration::from_secs(10));
+        let start = Instant::now();
+        let mut times = Vec::new();
+        queue.add(set("a"));
+        for verdict in [Verdict::Failed, Verdict::Done, Verdict::Done] {
+            queue.start().unwrap();
+            queue.finish(&set("a"), verdict);
+            if queue.timers.is_empty() {
+                break;
+            }
+            queue.end_of_pause().await;
+            times.push(start.elapsed().as_secs());
+        }
+        assert_eq!(times, [1, 10]);
+        assert!(queue.due.is_empty());
+    }
+
+    #[tokio::test]
+    async fn what_is_postponed_waits_for_whoever_adds_it() {
+        let mut queue = Queue::default();
+        queue.add(set("a"));
+        queue.start().unwrap();
+        queue.add(set("a"));
+        queue.postpone(&set("a"));
+        assert!(!queue.has_ready());
+        queue.add(set("a"));
+        assert_eq!(queue.start(), Some(set("a")));
     }
 
     #[tokio::test]

@@ -1,4 +1,4 @@
-//! From what is known of one InferenceSet to what is to be done and said. Pure: the index is
+//! From what is known of one InferenceSet to what is to be done and said. Pure: the view is
 //! looked at, and nothing else.
 
 use std::collections::BTreeMap;
@@ -7,17 +7,16 @@ use serde_json::Value;
 
 use super::{
     asking::Question,
-    index::Index,
     notices::{Notice, Subject},
-    observed::{InferenceSet, MultiRoleInference},
-    served::Served,
+    observed::View,
 };
 use scaler_core::{
     config::annotations::{Decision, Facts, Source, Wake, decide, sleepless},
+    fleet::inference_set::InferenceSetObject,
     names::InferenceSetKey,
     provision::{
         self, Action, Owner, Plan, Reach, Sleeper, build, certificates_in, hpa_rival, left_alone,
-        owned_goes_to_zero, plan, sleeper,
+        objects::MultiRoleInference, owned_goes_to_zero, plan, sleeper,
     },
 };
 
@@ -35,48 +34,46 @@ pub(super) struct Step {
 /// What holds for all InferenceSets.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Circumstances<'a> {
-    pub served: &'a Served,
     /// `HOST:PORT` under which KEDA reaches the scaler.
     pub scaler_address: &'a str,
     /// Which certificates KEDA finds; `None` while that is not known.
     pub certificates: Option<&'a str>,
 }
 
-/// The next step for an InferenceSet, with what is known of its wake-up source; `None` where there is none, or it is going and the
-/// garbage collector takes everything of it along.
+/// The next step for an InferenceSet, with what is known of its wake-up source; `None` where
+/// there is none, or it is going and the garbage collector takes everything of it along.
 pub(super) fn step(
-    index: &Index,
+    view: &View<'_>,
     key: &InferenceSetKey,
     wake: &Wake,
     circumstances: Circumstances<'_>,
 ) -> Option<Step> {
-    let set = index.inference_sets.of(key).next().filter(|set| !set.going)?;
-    let served = circumstances.served;
-    let api_version = served.inference_sets.api_version.clone();
-    let owner = Owner { key: key.clone(), uid: set.uid.clone(), api_version };
+    let is_there = |set: &&InferenceSetObject| !set.is_going() && !set.uid().is_empty();
+    let set = view.inference_sets.of(key).next().filter(is_there)?;
+    let api_version = view.inference_sets.api_version()?.to_owned();
+    let owner = Owner { key: key.clone(), uid: set.uid().to_owned(), api_version };
     // Others' included: the plan tells them apart.
-    let observed: Vec<&Value> = index.scaled_objects.of(key).map(|object| &object.0).collect();
+    let observed: Vec<&Value> = view.scaled_objects.of(key).map(|object| &object.0).collect();
     let subject = Subject {
         api_version: owner.api_version.clone(),
         kind: "InferenceSet",
         key: key.clone(),
-        uid: set.uid.clone(),
+        uid: owner.uid.clone(),
     };
 
-    let (parent, fixed_replicas) = parent(index, set);
+    let (parent, fixed_replicas) = parent(view, key, set);
     let facts = Facts {
-        node_count_limit: set.node_count_limit,
+        node_count_limit: set.node_count_limit(),
         // While an upgrade changes them, the larger number is the safe one.
-        nodes_per_replica: index.workspaces.of(key).map(|it| it.nodes).filter(|&nodes| nodes > 0).max(),
+        nodes_per_replica: view.workspaces.of(key).map(|it| it.nodes).filter(|&nodes| nodes > 0).max(),
         wake: wake.clone(),
         goes_to_zero: owned_goes_to_zero(&owner, &observed),
         adopting: observed.iter().any(|object| provision::is_the_replaced_scalers(object, &owner)),
         fixed_replicas,
     };
     let on_parent = parent.map(|(parent, source)| {
-        let resource = served.multi_role_inferences.as_ref();
         let speaker = Subject {
-            api_version: resource.map_or_else(String::new, |resource| resource.api_version.clone()),
+            api_version: view.multi_role_inferences.api_version().unwrap_or_default().to_owned(),
             kind: "MultiRoleInference",
             key: parent.key.clone(),
             uid: parent.uid.clone(),
@@ -86,7 +83,7 @@ pub(super) fn step(
     // What the parent says of the role goes before what its child says.
     let (decision, speaker) = match on_parent {
         Some((decision, speaker)) if decision != Decision::Off => (decision, speaker),
-        _ => (decide(Source::InferenceSet, pairs(&set.annotations), &facts), subject.clone()),
+        _ => (decide(Source::InferenceSet, pairs(set.annotations()), &facts), subject.clone()),
     };
 
     let notice = |reason, note: String| Notice { subject: speaker.clone(), reason, note };
@@ -120,7 +117,7 @@ pub(super) fn step(
             let certificates = circumstances.certificates.or_else(|| certificates_in(&owner, &observed));
             let reach = Reach { scaler_address: circumstances.scaler_address, certificates };
             let desired = build(&owner, &spec, reach);
-            let rival = index.hpas.of(key).find_map(|hpa| hpa_rival(&owner, &hpa.0));
+            let rival = view.hpas.of(key).find_map(|hpa| hpa_rival(&owner, &hpa.0));
             let plan = plan(&owner, Some(&desired), &observed, rival.as_ref());
             let mut notices: Vec<_> =
                 warnings.iter().map(|warning| notice(warning.reason(), warning.to_string())).collect();
@@ -154,12 +151,13 @@ fn pairs(annotations: &BTreeMap<String, String>) -> impl Iterator<Item = (&str, 
 /// The `MultiRoleInference` that made an InferenceSet, as which role, and the number of
 /// replicas that it would put back.
 fn parent<'a>(
-    index: &'a Index,
-    set: &InferenceSet,
+    view: &'a View<'_>,
+    key: &InferenceSetKey,
+    set: &InferenceSetObject,
 ) -> (Option<(&'a MultiRoleInference, Source)>, Option<u32>) {
-    let Some((parent, role)) = &set.parent else { return (None, None) };
-    let Some(parent) = index.multi_role_inferences.of(&set.key).find(|it| it.key == *parent) else {
+    let Some((parent, role)) = set.parent() else { return (None, None) };
+    let Some(parent) = view.multi_role_inferences.of(key).find(|it| it.key == parent) else {
         return (None, None);
     };
-    (Some((parent, Source::Role(*role))), parent.fixed_replicas(*role))
+    (Some((parent, Source::Role(role))), parent.fixed_replicas(role))
 }

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Provisioner, WakeSources};
 use crate::{
+    cluster::store::Store,
     metrics::Metrics,
     pki::{self, store::Standing},
 };
@@ -34,6 +35,7 @@ const ADDRESS: &str = "keda-kaito-scaler-svc.keda.svc.cluster.local:10450";
 /// A provisioner and the cluster it works on.
 struct World {
     server: ApiServer,
+    store: Store,
     metrics: Metrics,
     leader: watch::Sender<bool>,
     /// Which wake-up sources are to be tried, and what came of it.
@@ -75,8 +77,9 @@ impl World {
         let answers = watch::Sender::default();
         let standing = watch::Sender::default();
         let (naming, certificates) = watch::channel(None);
+        let (store, watching) = Store::new(server.client());
         let provisioner = Provisioner {
-            client: server.client(),
+            store: store.clone(),
             scaler_address: ADDRESS.to_owned(),
             certificates,
             instance: Some("scaler-0".to_owned()),
@@ -88,9 +91,10 @@ impl World {
         let mut tasks = JoinSet::new();
         let live_at_last = async { drop(is_live.await) };
         tasks.spawn(pki::renewals::follow(standing.subscribe(), naming));
+        tasks.spawn(watching.run(cancel.clone()));
         tasks.spawn(provisioner.run(live_at_last, leads, cancel.clone()));
         let (server, live) = (server.clone(), Some(live));
-        Self { server, metrics, leader, asked, answers, standing, live, cancel, tasks }
+        Self { server, store, metrics, leader, asked, answers, standing, live, cancel, tasks }
     }
 
     /// A provisioner that provisions.

@@ -18,6 +18,7 @@ use tokio::{
 use tracing::{info, warn};
 
 use super::notices::{Notice, Subject};
+use crate::cluster::api;
 use scaler_core::{
     event_note,
     names::InferenceSetKey,
@@ -48,12 +49,15 @@ pub(super) struct Written {
 #[derive(Debug)]
 pub(super) enum End {
     Done,
-    /// As [`Self::Done`], and this is the ScaledObject now.
-    Applied(Box<DynamicObject>),
-    /// The ScaledObject is not what was planned upon. Holds its name and what it is now.
+    /// As [`Self::Done`], and the ScaledObject has this version now.
+    Applied {
+        version: u64,
+    },
+    /// The ScaledObject is not what was planned upon. Holds its name, and the version that it
+    /// has now, unless it is gone.
     Conflict {
         name: String,
-        now: Option<Box<DynamicObject>>,
+        version: Option<u64>,
     },
     Failed(WriteError),
 }
@@ -123,16 +127,11 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub(super) fn new(
-        client: Client,
-        scaled_objects: ApiResource,
-        instance: Option<String>,
-        writes_per_second: u32,
-    ) -> Self {
+    pub(super) fn new(client: Client, instance: Option<String>, writes_per_second: u32) -> Self {
         let mut turns = tokio::time::interval(Duration::from_secs(1) / writes_per_second.max(1));
         turns.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let reporter = Reporter { controller: FIELD_MANAGER.to_owned(), instance };
-        Self { client, scaled_objects, reporter, turns: Arc::new(Mutex::new(turns)) }
+        Self { client, scaled_objects: api::scaled_objects(), reporter, turns: Arc::new(Mutex::new(turns)) }
     }
 
     /// Carries out one step.
@@ -144,7 +143,7 @@ impl Writer {
             warn!(inference_set = %set, reason = notice.reason, "{}", notice.note);
             match self.tell(EventType::Warning, &notice.subject, notice.reason, &notice.note).await {
                 Ok(()) => told.push(notice),
-                Err(error) if matches!(end, End::Done | End::Applied(_)) => end = End::Failed(error),
+                Err(error) if matches!(end, End::Done | End::Applied { .. }) => end = End::Failed(error),
                 Err(_) => {}
             }
         }
@@ -188,7 +187,7 @@ impl Writer {
         match self.request(api.patch(name, &parameters, &Patch::Apply(object))).await {
             Ok(applied) => {
                 info!(inference_set = %set, scaled_object = name, created = !force, "applied");
-                Ok(End::Applied(Box::new(applied)))
+                Ok(End::Applied { version: version(&applied) })
             }
             Err(error) if error.code() == 409 => self.look_again(set, name).await,
             Err(source) => Err(WriteError::Apply { name: name.to_owned(), source }),
@@ -219,7 +218,7 @@ impl Writer {
         let api = self.api(set);
         let now = self.request(api.get_opt(name)).await;
         let now = now.map_err(|source| WriteError::Read { name: name.to_owned(), source })?;
-        Ok(End::Conflict { name: name.to_owned(), now: now.map(Box::new) })
+        Ok(End::Conflict { name: name.to_owned(), version: now.as_ref().map(version) })
     }
 
     async fn delete(
@@ -287,6 +286,11 @@ impl Writer {
     fn api(&self, set: &InferenceSetKey) -> Api<DynamicObject> {
         Api::namespaced_with(self.client.clone(), &set.namespace, &self.scaled_objects)
     }
+}
+
+/// The version of an object, in which the API server counts all changes; 0 where it has none.
+fn version(object: &DynamicObject) -> u64 {
+    object.metadata.resource_version.as_deref().and_then(|version| version.parse().ok()).unwrap_or(0)
 }
 
 fn name(object: &Value) -> &str {

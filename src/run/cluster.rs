@@ -18,28 +18,26 @@ use tracing::info;
 use super::{life::Life, notices::Notices, teller::Teller};
 use crate::{
     aggregator::TroubleReport,
-    discovery::kube::{Discovery, Lookup},
-    kube_client::ClusterAccess,
-    lease::Candidate,
+    cluster::{client::ClusterAccess, directory::Directory, lease::Candidate, store::Store},
+    discovery::cluster::Discovery,
     metrics::Metrics,
     pki::{
         authentication::{Authentication, AuthenticationKeeper},
         presented::Presented,
         renewals,
-        store::{Settings, Standing, Store},
+        store::{CertificateKeeper, Settings, Standing},
     },
     provision::{Provisioner, WakeSources},
     readiness::Gate,
-    wake::{
-        CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants,
-    },
+    scrape::PageClient,
+    wake::{CredentialSettings, Credentials, PROBE_INTERVAL, Prober, Reader, SourcePool},
 };
 use clock::Clock;
 use scaler_core::{
     fleet::{model::FleetEvent, tenancy::Tenancy},
     lease::Timing,
     time::Moment,
-    wake::{Answers, Asked, Directory, pace::Pace},
+    wake::{Answers, Asked, pace::Pace},
 };
 
 /// What is asked of the cluster.
@@ -75,7 +73,7 @@ const ELECTION: &str = "leader election";
 
 /// The parts that run.
 pub(super) struct Cluster {
-    client: kube::Client,
+    store: Store,
     options: ClusterOptions,
     /// Whether this process may write.
     leads: watch::Receiver<bool>,
@@ -100,11 +98,13 @@ pub(super) fn begin(
     client: kube::Client,
     options: ClusterOptions,
     fleet: mpsc::Sender<FleetEvent>,
-    lookup: Lookup,
+    directory: Directory,
     life: &Life,
 ) -> Cluster {
     let Life { clock, gates, tasks, writers, cancel } = life;
-    let discovery = Discovery::new(client.clone(), gates).run(fleet, lookup, cancel.clone());
+    let (store, watching) = Store::new(client.clone());
+    tasks.part("cluster watches", watching.run(cancel.clone()));
+    let discovery = Discovery::new(store.clone(), gates).run(fleet, directory, cancel.clone());
     tasks.part("discovery", discovery);
     let leads = match options.election.clone() {
         Some(election) => {
@@ -135,10 +135,10 @@ pub(super) fn begin(
         }
     };
     let presented = Arc::new(Presented::default());
-    let (store, standing) =
-        Store::new(client.clone(), options.certificates.clone(), presented.clone(), Clock::wall);
-    let (keeper, authentication) = AuthenticationKeeper::new(client.clone(), &options.certificates);
-    tasks.part("certificates", store.run(leads.clone(), cancel.clone()));
+    let (certificates, standing) =
+        CertificateKeeper::new(&store, options.certificates.clone(), presented.clone(), Clock::wall);
+    let (keeper, authentication) = AuthenticationKeeper::new(&store, &options.certificates);
+    tasks.part("certificates", certificates.run(leads.clone(), cancel.clone()));
     let keeping = keeper.run(leads.clone(), standing.clone(), cancel.clone());
     tasks.part("authentication object", keeping);
     let (naming, named_certificates) = watch::channel(None);
@@ -174,8 +174,8 @@ pub(super) fn begin(
     let keda = gates.gate("keda", "the ClusterTriggerAuthentication");
     let gates = Some((certificates, keda));
     Cluster {
-        credentials: Credentials::new(client.clone(), options.credentials.clone()),
-        client,
+        credentials: Credentials::new(client, options.credentials.clone(), tasks),
+        store,
         options,
         leads,
         standing,
@@ -234,7 +234,7 @@ impl Cluster {
     ) -> impl Future<Output = ()> + use<> {
         let Settings { service, own_namespace, .. } = &self.options.certificates;
         let provisioner = Provisioner {
-            client: self.client.clone(),
+            store: self.store.clone(),
             scaler_address: format!("{service}.{own_namespace}.svc.cluster.local:{port}"),
             certificates: self.named_certificates.clone(),
             instance: self.options.pod.clone(),
@@ -253,18 +253,18 @@ impl Cluster {
     /// Tries the wake-up sources that are asked about.
     pub(super) fn probe(
         &self,
-        client: SourceClient,
-        lookup: (watch::Receiver<Arc<Directory>>, Wants),
+        client: PageClient,
+        directory: Directory,
         life: &Life,
     ) -> impl Future<Output = ()> + use<> {
         let reader = Reader::new(client, Some(self.credentials()));
         let (sender, reports) = mpsc::channel(PROBES);
         let pace = Pace { asleep: PROBE_INTERVAL, awake: PROBE_INTERVAL, ..Pace::default() };
-        let directory = lookup.0.clone();
+        let pools = directory.pools();
         let pool =
-            SourcePool::new("probes", reader.clone(), life.clock, lookup, pace, Gauge::default(), sender);
+            SourcePool::new("probes", reader.clone(), life.clock, directory, pace, Gauge::default(), sender);
         let (asked, answers) = (self.asked.subscribe(), self.answers.clone());
-        Prober::new(reader, (pool, reports), directory, asked, answers).run(life.cancel.clone())
+        Prober::new(reader, (pool, reports), pools, asked, answers).run(life.cancel.clone())
     }
 
     /// Exports when certificates end.

@@ -6,7 +6,7 @@ mod notices;
 mod opening;
 mod options;
 mod process;
-mod scrapers;
+pub(crate) mod scrapers;
 mod sockets;
 mod teller;
 #[cfg(test)]
@@ -20,7 +20,6 @@ use tokio::{
     sync::{
         mpsc,
         oneshot::{self, error::TryRecvError},
-        watch,
     },
     task::JoinHandle,
 };
@@ -32,20 +31,17 @@ use self::{
     life::Life,
     notices::GateCollector,
     opening::Opening,
+    scrapers::Scrapers,
     sockets::{Addresses, Sockets},
 };
 pub use self::{
     options::{RunOptions, Source, StartError},
     process::{End, block_on, until_ended},
-    scrapers::Scrapers,
 };
 use crate::{
     aggregator::{Aggregator, Inbox},
-    discovery::{
-        file::{self, EndpointsFile},
-        kube::Lookup,
-    },
-    kube_client,
+    cluster::{client, directory::Directory},
+    discovery::file::{self, EndpointsFile},
     metrics::Metrics,
     pki,
     scrape::{PageClient, ScrapePool},
@@ -57,7 +53,7 @@ use crate::{
     },
     targets::{self, Targets},
     tasks::Failure,
-    wake::{Reader, SourceClient, SourcePool, Wants},
+    wake::{Reader, SourcePool},
 };
 use keda_proto::{FILE_DESCRIPTOR_SET, external_scaler_server::ExternalScalerServer};
 use scaler_core::fleet::tenancy::Tenancy;
@@ -104,14 +100,13 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         }
         Source::Cluster(options) => {
             pki::tls::install_crypto();
-            let client = kube_client::connect(&options.access).await?;
+            let client = client::connect(&options.access).await?;
             cluster = Some((client, options.as_ref().clone()));
         }
     }
     let sockets = Sockets::bind(&options)?;
     let addresses = sockets.addresses;
-    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
-    let wake_client = SourceClient::new(client.clone(), options.wake_authorities.clone())?;
+    let client = page_client(&options)?;
     let reflection = tonic_reflection::server::Builder::configure()
         .register_encoded_file_descriptor_set(FILE_DESCRIPTOR_SET)
         .build_v1()
@@ -122,26 +117,24 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
     // Whoever writes the file decides what is in it; there are no tenants to keep apart.
     let tenancy = cluster.as_ref().map_or(Tenancy::AnyNamespace, |(_, options)| options.tenancy);
     let targets = Targets::new(registered, clock, tenancy);
-    let (directory, wants) = (watch::Sender::default(), Wants::default());
-    let follow_directory = directory.subscribe();
-    let cluster = cluster.map(|(client, options)| {
-        let lookup = Lookup { directory, wants: wants.clone() };
-        cluster::begin(client, options, fleet_events, lookup, &life)
-    });
+    let directory = Directory::default();
+    let cluster = cluster
+        .map(|(client, options)| cluster::begin(client, options, fleet_events, directory.clone(), &life));
     let metrics = Metrics::new(collectors(targets.clone(), cluster.as_ref(), &life));
 
     let (report_sender, reports) = mpsc::channel(REPORTS);
     let (source_sender, sources) = mpsc::channel(REPORTS);
     let source_pool = SourcePool::new(
         "targets",
-        Reader::new(wake_client.clone(), cluster.as_ref().map(Cluster::credentials)),
+        Reader::new(client.clone(), cluster.as_ref().map(Cluster::credentials)),
         clock,
-        (follow_directory.clone(), wants.clone()),
+        directory.clone(),
         options.wake_pace,
         metrics.wake_interval.clone(),
         source_sender,
     );
-    let scrapers = Scrapers { pods: ScrapePool::new(client, clock, report_sender), sources: source_pool };
+    let scrapers =
+        Scrapers { pods: ScrapePool::new(client.clone(), clock, report_sender), sources: source_pool };
     let aggregator_cancel = CancellationToken::new();
     let aggregator = Aggregator::new(clock, scrapers, targets.clone(), metrics.clone())
         .telling(cluster.as_ref().map(|cluster| cluster.troubles.clone()));
@@ -167,7 +160,7 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         let port = addresses.grpc.port();
         let provisioning = cluster.provision(port, served, metrics.clone(), life.writers.clone());
         tasks.part("provisioning", provisioning);
-        tasks.part("wake source probes", cluster.probe(wake_client, (follow_directory, wants), &life));
+        tasks.part("wake source probes", cluster.probe(client.clone(), directory, &life));
     }
     let (opened, serving) = oneshot::channel();
     let waits_for_nothing = cluster.is_none();
@@ -191,6 +184,12 @@ pub async fn start(options: RunOptions) -> Result<Running, StartError> {
         aggregator,
         aggregator_cancel,
     })
+}
+
+/// The client that fetches every page.
+fn page_client(options: &RunOptions) -> Result<PageClient, StartError> {
+    let client = PageClient::new(options.page_limit).map_err(|source| StartError::Client { source })?;
+    client.with_authorities(options.wake_authorities.clone()).map_err(StartError::WakeClient)
 }
 
 /// What is read when a page of our own metrics is asked for.

@@ -11,7 +11,9 @@ use thiserror::Error;
 
 use super::cluster::ClusterOptions;
 use crate::{
-    discovery::file::FileError, kube_client::ConnectError, scrape::DEFAULT_MAX_BODY, wake::SourceClientError,
+    cluster::client::ConnectError,
+    discovery::file::FileError,
+    scrape::{ClientError, DEFAULT_MAX_BODY},
 };
 use scaler_core::wake::pace::Pace;
 
@@ -83,9 +85,9 @@ pub enum StartError {
     #[error("{one} and {other} are both {port}, but must be different ports")]
     SamePort { one: &'static str, other: &'static str, port: u16 },
     #[error("failed to make the HTTP client")]
-    Client { source: crate::scrape::ClientError },
+    Client { source: ClientError },
     #[error(transparent)]
-    WakeClient(#[from] SourceClientError),
+    WakeClient(ClientError),
     #[error("failed to describe the protocol for reflection")]
     Reflection { source: tonic_reflection::server::Error },
 }

@@ -3,18 +3,18 @@
 use crate::{
     aggregator::Scraper,
     scrape::{Fetch, PageClient, ScrapeId, ScrapePlan, ScrapePool, ScrapeReport},
-    wake::{SourceClient, SourceFetch, SourcePlan, SourcePool},
+    wake::{SourcePlan, SourcePool},
 };
 use scaler_core::wake::Source;
 
 /// The endpoints' tasks and the wake-up sources' tasks.
 #[derive(Debug)]
-pub struct Scrapers<F = PageClient, G = SourceClient> {
+pub(crate) struct Scrapers<F: Fetch = PageClient> {
     pub pods: ScrapePool<F>,
-    pub sources: SourcePool<G>,
+    pub sources: SourcePool<F>,
 }
 
-impl<F: Fetch, G: SourceFetch> Scraper for Scrapers<F, G> {
+impl<F: Fetch> Scraper for Scrapers<F> {
     fn apply(&mut self, id: ScrapeId, plan: ScrapePlan) {
         self.pods.apply(id, plan);
     }
@@ -37,9 +37,9 @@ impl<F: Fetch, G: SourceFetch> Scraper for Scrapers<F, G> {
     }
 }
 
-impl<F: Fetch, G: SourceFetch> Scrapers<F, G> {
+impl<F: Fetch> Scrapers<F> {
     /// Ends all tasks and waits until none is left.
-    pub async fn shutdown(self) {
+    pub(crate) async fn shutdown(self) {
         self.pods.shutdown().await;
         self.sources.shutdown().await;
     }

@@ -29,7 +29,7 @@ use super::{
     start, until_ended,
 };
 use crate::{
-    kube_client::{ClusterAccess, Rate},
+    cluster::client::{ClusterAccess, Rate},
     pki::store::Settings,
     tasks::fault::{self, Fault},
     telemetry::{self, LogFormat},
@@ -46,11 +46,12 @@ const STRUCK: &str = "struck";
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The parts and jobs of a process, by where its endpoints come from.
-const IN_A_CLUSTER: [&str; 16] = [
+const IN_A_CLUSTER: [&str; 17] = [
     "aggregator",
     "authentication object",
     "certificate renewals",
     "certificates",
+    "cluster watches",
     "discovery",
     "events on refused triggers",
     "gRPC listener",

@@ -1,22 +1,33 @@
 //! An HTTP/1.1 answer to a GET, read from bytes that come in pieces. No IO.
 //!
 //! Knows content-length, chunks and bodies that end with the connection; an answer with any
-//! other transfer coding, or with two lengths, is refused. The page is left where it was
-//! received: a body of one chunk, which is what vLLM sends, is not copied.
+//! other transfer coding, with a content coding (none was asked for), or with two lengths, is
+//! refused. The page is left where it was received: a body of one chunk, which is what vLLM
+//! sends, is not copied.
+//!
+//! Whoever sends the answer decides what is in it, so everything in it is bounded in total: the
+//! body by the limit that the caller gives, all heads (those of 1xx answers too) by
+//! [`MAX_HEAD`], and whatever else stands around the body (sizes and extensions of chunks,
+//! trailers) by the body's own length and [`MAX_FRAMING`] more. Reading takes time in
+//! proportion to the bytes, however small the pieces are in which they come.
 
-use std::ops::Range;
+use std::{borrow::Cow, ops::Range};
 
-use super::fetch::ScrapeError;
+use thiserror::Error;
 
-/// The longest head of an answer, and the longest run of trailers, in bytes.
-const MAX_HEAD: usize = 64 * 1024;
+/// The most that the heads of an answer take, its own and those of the 1xx answers before it,
+/// in bytes.
+pub const MAX_HEAD: usize = 64 * 1024;
+/// By how much the framing of a chunked body (the lines that announce chunks, and trailers) may
+/// be longer than the body, in bytes. Chunks of a line each have a tenth of the body as framing.
+pub const MAX_FRAMING: usize = 64 * 1024;
 const MAX_HEADERS: usize = 100;
-/// The longest line that announces a chunk. Its extensions mean nothing to us.
+/// The longest line that announces a chunk, in bytes. Its extensions mean nothing to us.
 const MAX_CHUNK_LINE: usize = 256;
 
 /// An answer that is being received.
 #[derive(Debug)]
-pub(super) struct Answer {
+pub struct Answer {
     /// The largest body that is taken, in bytes.
     limit: usize,
     stage: Stage,
@@ -24,6 +35,16 @@ pub(super) struct Answer {
     body: Range<usize>,
     /// Where in the buffer reading goes on.
     at: usize,
+    /// How many bytes of heads were read and left behind.
+    heads: usize,
+    /// How many bytes of chunk lines, of line ends between chunks and of trailers were read.
+    framing: usize,
+    /// How many bytes from `at` on are known to hold no end of the head or of the line.
+    searched: usize,
+    /// How many bytes of the head were there when it was last looked at in full.
+    tried: usize,
+    /// Of a chunked body no chunk is complete.
+    is_first_chunk: bool,
     status: u16,
     keep_alive: bool,
 }
@@ -44,21 +65,54 @@ enum Stage {
 
 /// An answer that is complete.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Complete {
-    pub(super) status: u16,
+pub struct Complete {
+    /// The status code.
+    pub status: u16,
     /// Where in the buffer the body is.
-    pub(super) body: Range<usize>,
+    pub body: Range<usize>,
     /// The connection can be used for another request.
-    pub(super) keep_alive: bool,
+    pub keep_alive: bool,
+}
+
+/// Why an answer gives no page.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+pub enum AnswerError {
+    /// The body is longer than it may be, in bytes.
+    #[error("the page is larger than {limit} bytes")]
+    TooLarge { limit: usize },
+    /// It breaks the protocol, or takes more than it may of what is not the body.
+    #[error("the answer is not valid HTTP: {0}")]
+    NotHttp(Cow<'static, str>),
+    /// The connection was closed before its end.
+    #[error("the answer ends before it is complete")]
+    CutOff,
 }
 
 impl Answer {
-    pub(super) fn new(limit: usize) -> Self {
-        Self { limit, stage: Stage::Head, body: 0..0, at: 0, status: 0, keep_alive: false }
+    /// An answer of which nothing has come yet, and whose body may have `limit` bytes.
+    #[must_use]
+    pub fn new(limit: usize) -> Self {
+        Self {
+            limit,
+            stage: Stage::Head,
+            body: 0..0,
+            at: 0,
+            heads: 0,
+            framing: 0,
+            searched: 0,
+            tried: 0,
+            is_first_chunk: true,
+            status: 0,
+            keep_alive: false,
+        }
     }
 
-    /// Reads on in `buffer`, to whose end new bytes were appended. `None` asks for more.
-    pub(super) fn advance(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Complete>, ScrapeError> {
+    /// Reads on in `buffer`, to whose end new bytes were appended, and takes out of it what is
+    /// not needed any more. `None` asks for more.
+    ///
+    /// # Errors
+    /// Where the answer is not HTTP/1.1, or larger than it may be.
+    pub fn advance(&mut self, buffer: &mut Vec<u8>) -> Result<Option<Complete>, AnswerError> {
         while self.stage != Stage::Done {
             if !self.step(buffer)? {
                 self.make_room(buffer);
@@ -72,22 +126,44 @@ impl Answer {
 
     /// The server has closed the connection: the end of a body without a length, and a broken
     /// answer else.
-    pub(super) fn closed(&self) -> Result<Complete, ScrapeError> {
+    ///
+    /// # Errors
+    /// Where more had to come.
+    pub fn closed(&self) -> Result<Complete, AnswerError> {
         match self.stage {
             Stage::UntilClose => {
                 Ok(Complete { status: self.status, body: self.body.clone(), keep_alive: false })
             }
-            _ => Err(ScrapeError::Broken),
+            _ => Err(AnswerError::CutOff),
         }
     }
 
     /// The status, once the head was read.
-    pub(super) fn status(&self) -> Option<u16> {
+    #[must_use]
+    pub fn status(&self) -> Option<u16> {
         (self.stage != Stage::Head).then_some(self.status)
     }
 
+    /// Nothing of it has come.
+    #[must_use]
+    pub fn is_untouched(&self) -> bool {
+        self.stage == Stage::Head && self.heads == 0
+    }
+
+    /// What is sure to come is the rest of the body, as far as the server says: a body with a
+    /// length, or one whose first chunk this is.
+    #[must_use]
+    pub fn announces_its_size(&self) -> bool {
+        match self.stage {
+            Stage::Length(_) => true,
+            Stage::Chunk(_) => self.is_first_chunk,
+            _ => false,
+        }
+    }
+
     /// How many more bytes are sure to come, as far as that is known.
-    pub(super) fn expected(&self) -> usize {
+    #[must_use]
+    pub fn expected(&self) -> usize {
         match self.stage {
             Stage::Length(left) => left,
             // With the end of the chunk, and the last one.
@@ -97,7 +173,7 @@ impl Answer {
     }
 
     /// One step; false where it needs more bytes.
-    fn step(&mut self, buffer: &mut [u8]) -> Result<bool, ScrapeError> {
+    fn step(&mut self, buffer: &mut [u8]) -> Result<bool, AnswerError> {
         let rest = &buffer[self.at..];
         match self.stage {
             Stage::Head => return self.head(rest),
@@ -114,14 +190,15 @@ impl Answer {
                 return Ok(false);
             }
             Stage::ChunkSize => match httparse::parse_chunk_size(rest) {
-                Ok(httparse::Status::Complete((line, size))) => {
+                Ok(httparse::Status::Complete((line, size))) if line <= MAX_CHUNK_LINE => {
                     let size = usize::try_from(size).unwrap_or(usize::MAX);
                     self.within_limit(size)?;
-                    self.at += line;
+                    self.frame(line)?;
                     self.stage = if size == 0 { Stage::Trailers } else { Stage::Chunk(size) };
                 }
                 Ok(httparse::Status::Partial) if rest.len() <= MAX_CHUNK_LINE => return Ok(false),
-                _ => return Err(not_http("a chunk without a size")),
+                Ok(_) => return Err(not_http("a chunk's size line of more than 256 bytes")),
+                Err(_) => return Err(not_http("a chunk without a size")),
             },
             Stage::Chunk(left) => {
                 let taken = left.min(rest.len());
@@ -131,56 +208,99 @@ impl Answer {
             }
             Stage::ChunkEnd => match rest {
                 [b'\r', b'\n', ..] => {
-                    self.at += 2;
+                    self.frame(2)?;
+                    self.is_first_chunk = false;
                     self.stage = Stage::ChunkSize;
                 }
                 [] | [b'\r'] => return Ok(false),
                 _ => return Err(not_http("a chunk longer than its size")),
             },
             Stage::Trailers => {
-                let Some(line) = memchr::memchr(b'\n', rest) else {
-                    return if rest.len() <= MAX_HEAD {
-                        Ok(false)
-                    } else {
-                        Err(not_http("endless trailers"))
-                    };
+                let Some(line) = memchr::memchr(b'\n', &rest[self.searched..]) else {
+                    self.searched = rest.len();
+                    self.within_framing(rest.len())?;
+                    return Ok(false);
                 };
-                self.at += line + 1;
-                if rest[..line].trim_ascii().is_empty() {
+                let line = self.searched + line;
+                if matches!(&rest[..line], [] | [b'\r']) {
                     self.stage = Stage::Done;
                 }
+                self.searched = 0;
+                self.frame(line + 1)?;
             }
             Stage::Done => {}
         }
         Ok(true)
     }
 
-    fn head(&mut self, rest: &[u8]) -> Result<bool, ScrapeError> {
+    fn head(&mut self, rest: &[u8]) -> Result<bool, AnswerError> {
+        // Empty lines before an answer are passed over, each once.
+        let empty = match rest {
+            [b'\n', ..] => 1,
+            [b'\r', b'\n', ..] => 2,
+            [] | [b'\r'] => return Ok(false),
+            _ => 0,
+        };
+        if empty > 0 {
+            self.leave_head(empty)?;
+            return Ok(true);
+        }
+        let ended = self.finds_end_of_head(rest);
+        // A head that comes byte by byte is looked at each time that it has grown by half, not
+        // at each byte: what is no HTTP is still seen at once.
+        if !ended && rest.len() < self.tried + self.tried.div_ceil(2) {
+            self.within_heads(rest.len())?;
+            return Ok(false);
+        }
+        self.tried = rest.len();
         let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         let length = match response.parse(rest) {
             Ok(httparse::Status::Complete(length)) => length,
-            Ok(httparse::Status::Partial) if self.at + rest.len() <= MAX_HEAD => return Ok(false),
-            Ok(httparse::Status::Partial) => return Err(not_http("an endless head")),
-            Err(error) => return Err(ScrapeError::NotHttp(error.to_string())),
+            Ok(httparse::Status::Partial) => {
+                self.within_heads(rest.len())?;
+                return Ok(false);
+            }
+            Err(error) => return Err(AnswerError::NotHttp(error.to_string().into())),
         };
-        self.at += length;
+        self.leave_head(length)?;
         self.status = response.code.unwrap_or_default();
         if self.status == 101 {
             return Err(not_http("another protocol"));
         }
         if self.status < 200 {
             // The real answer follows.
-            return if self.at <= MAX_HEAD { Ok(true) } else { Err(not_http("an endless head")) };
+            return Ok(true);
         }
         self.keep_alive = response.version == Some(1);
         self.body = self.at..self.at;
+        self.frame_of(response.headers)?;
+        Ok(true)
+    }
+
+    /// Whether an empty line ends the head in `rest`. Looks at every byte once, however often it
+    /// is asked.
+    fn finds_end_of_head(&mut self, rest: &[u8]) -> bool {
+        // The line end before the empty line may have been seen already.
+        let mut from = self.searched.saturating_sub(2);
+        self.searched = rest.len();
+        while let Some(line_end) = memchr::memchr(b'\n', &rest[from..]) {
+            from += line_end + 1;
+            if matches!(&rest[from..], [b'\n', ..] | [b'\r', b'\n', ..]) {
+                return true;
+            }
+        }
+        false
+    }
+
+    /// What the headers say of the body and of the connection.
+    fn frame_of(&mut self, headers: &[httparse::Header<'_>]) -> Result<(), AnswerError> {
         let mut content_length = None;
         let mut chunked = false;
-        for header in &*response.headers {
+        for header in headers {
             let (name, value) = (header.name, header.value.trim_ascii());
             if name.eq_ignore_ascii_case("content-length") {
-                let length = std::str::from_utf8(value).ok().and_then(|value| value.parse::<usize>().ok());
+                let length = digits(value);
                 if length.is_none() || content_length.is_some_and(|before| Some(before) != length) {
                     return Err(not_http("a content-length that is none"));
                 }
@@ -190,6 +310,10 @@ impl Answer {
                     return Err(not_http("a transfer-encoding other than chunked"));
                 }
                 chunked = true;
+            } else if name.eq_ignore_ascii_case("content-encoding") {
+                if !value.eq_ignore_ascii_case(b"identity") {
+                    return Err(not_http("a content-encoding, although none was asked for"));
+                }
             } else if name.eq_ignore_ascii_case("connection") {
                 let closes = |word: &[u8]| word.trim_ascii().eq_ignore_ascii_case(b"close");
                 self.keep_alive &= !value.split(|byte| *byte == b',').any(closes);
@@ -208,7 +332,7 @@ impl Answer {
             }
             (false, None) => Stage::UntilClose,
         };
-        Ok(true)
+        Ok(())
     }
 
     /// Adds the next `count` bytes to the body.
@@ -222,204 +346,73 @@ impl Answer {
         self.at += count;
     }
 
-    fn within_limit(&self, more: usize) -> Result<(), ScrapeError> {
-        // An error's body is not read, however long it is.
-        if self.status == 200 && more > self.limit - self.body.len() {
-            return Err(ScrapeError::TooLarge { limit: self.limit });
+    /// Passes over `count` bytes of a head.
+    fn leave_head(&mut self, count: usize) -> Result<(), AnswerError> {
+        self.within_heads(count)?;
+        self.heads += count;
+        self.at += count;
+        (self.searched, self.tried) = (0, 0);
+        Ok(())
+    }
+
+    /// Passes over `count` bytes that are there for the body's sake.
+    fn frame(&mut self, count: usize) -> Result<(), AnswerError> {
+        self.within_framing(count)?;
+        self.framing += count;
+        self.at += count;
+        Ok(())
+    }
+
+    fn within_heads(&self, more: usize) -> Result<(), AnswerError> {
+        if self.heads + more > MAX_HEAD {
+            return Err(not_http("a head of more than 64 KiB"));
         }
         Ok(())
     }
 
-    /// Gives up what was read and is not of the body, so that the buffer of an answer in many
-    /// small chunks grows no longer than the body.
+    fn within_framing(&self, more: usize) -> Result<(), AnswerError> {
+        if self.framing + more > self.body.len() + MAX_FRAMING {
+            return Err(not_http("chunk lines and trailers that are 64 KiB longer than the page"));
+        }
+        Ok(())
+    }
+
+    fn within_limit(&self, more: usize) -> Result<(), AnswerError> {
+        // An error's body is not read, however long it is.
+        if self.status == 200 && more > self.limit - self.body.len() {
+            return Err(AnswerError::TooLarge { limit: self.limit });
+        }
+        Ok(())
+    }
+
+    /// Takes out of the buffer what was read and is not of the body, so that it holds the body
+    /// and an unfinished line, or the beginning of a head, and nothing else.
     fn make_room(&mut self, buffer: &mut Vec<u8>) {
-        if self.at == buffer.len() && !self.body.is_empty() {
-            buffer.truncate(self.body.end);
-            self.at = self.body.end;
+        // A head's beginning moves as often as an answer before it has ended, and the body never.
+        let kept = if self.body.is_empty() { 0 } else { self.body.end };
+        if self.at == kept {
+            return;
+        }
+        let unread = self.at..buffer.len();
+        buffer.copy_within(unread.clone(), kept);
+        buffer.truncate(kept + unread.len());
+        self.at = kept;
+        if self.body.is_empty() {
+            self.body = 0..0;
         }
     }
 }
 
-fn not_http(what: &str) -> ScrapeError {
-    ScrapeError::NotHttp(what.to_owned())
+/// A number in digits and nothing else, which is what HTTP allows for a length.
+fn digits(value: &[u8]) -> Option<usize> {
+    let text =
+        std::str::from_utf8(value).ok().filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))?;
+    text.parse().ok()
+}
+
+fn not_http(what: &'static str) -> AnswerError {
+    AnswerError::NotHttp(what.into())
 }
 
 #[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-
-    const LIMIT: usize = 100;
-
-    /// What comes of `wire` when it comes in pieces that end at `cuts`, and how much of it the
-    /// buffer held at most.
-    fn receive(wire: &[u8], cuts: &[usize]) -> (Result<Option<(u16, Vec<u8>, bool)>, ScrapeError>, usize) {
-        let (mut answer, mut buffer, mut longest) = (Answer::new(LIMIT), Vec::new(), 0);
-        let mut read = |piece: &[u8]| {
-            buffer.extend_from_slice(piece);
-            longest = longest.max(buffer.len());
-            let complete = answer.advance(&mut buffer)?;
-            Ok(complete.map(|done| (done.status, buffer[done.body].to_vec(), done.keep_alive)))
-        };
-        let mut from = 0;
-        for cut in cuts.iter().copied().chain([wire.len()]) {
-            match read(&wire[from..cut]) {
-                Ok(None) => from = cut,
-                ended => return (ended, longest),
-            }
-        }
-        (Ok(None), longest)
-    }
-
-    fn whole(wire: &str) -> Result<Option<(u16, String, bool)>, ScrapeError> {
-        let received = receive(wire.as_bytes(), &[]).0?;
-        Ok(received.map(|(status, body, keep)| (status, String::from_utf8(body).unwrap(), keep)))
-    }
-
-    #[test]
-    fn each_framing_gives_the_body_and_says_whether_the_connection_lives_on() {
-        let table = [
-            ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npage", 200, "page", true),
-            ("HTTP/1.1 200 OK\r\nContent-Length: 4\r\nConnection: Close\r\n\r\npage", 200, "page", false),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\nconnection: x, close\r\n\r\npage", 200, "page", false),
-            ("HTTP/1.0 200 OK\r\ncontent-length: 4\r\n\r\npage", 200, "page", false),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n", 200, "", true),
-            ("HTTP/1.1 200 OK\r\ncontent-length: 4\r\n\r\npage and more", 200, "page", false),
-            (
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\npage\r\n0\r\n\r\n",
-                200,
-                "page",
-                true,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: Chunked\r\n\r\n2;a=b\r\npa\r\n02\r\nge\r\n0\r\na: b\r\n\r\n",
-                200,
-                "page",
-                true,
-            ),
-            (
-                "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\ncontent-length: 9\r\n\r\n4\r\npage\r\n0\r\n\r\n",
-                200,
-                "page",
-                false,
-            ),
-            ("HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok", 200, "ok", true),
-            ("HTTP/1.1 204 No Content\r\n\r\n", 204, "", true),
-            ("HTTP/1.1 404 x\r\ncontent-length: 2\r\n\r\nno", 404, "no", true),
-        ];
-        for (wire, status, body, keep) in table {
-            assert_eq!(whole(wire), Ok(Some((status, body.to_owned(), keep))), "{wire:?}");
-        }
-    }
-
-    #[test]
-    fn what_is_no_answer_is_refused() {
-        let refused = [
-            "\x16\x03\x01 what is this?\r\n\r\n",
-            "HTTP/2 200 OK\r\n\r\n",
-            "HTTP/1.1 101 x\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ncontent-length: 4\r\ncontent-length: 5\r\n\r\npage",
-            "HTTP/1.1 200 OK\r\ncontent-length: -4\r\n\r\npage",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: gzip, chunked\r\n\r\n4\r\npage\r\n0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\nx\r\npage\r\n0\r\n\r\n",
-            "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\npage\r\n0\r\n\r\n",
-        ];
-        for wire in refused {
-            assert!(matches!(whole(wire), Err(ScrapeError::NotHttp(_))), "{wire:?}: {:?}", whole(wire));
-        }
-        let endless = [
-            format!("HTTP/1.1 200 OK\r\na: {}", "a".repeat(MAX_HEAD)),
-            format!("HTTP/1.1 200 OK\r\n{}\r\n", "a: b\r\n".repeat(MAX_HEADERS + 1)),
-            "HTTP/1.1 100 Continue\r\n\r\n".repeat(MAX_HEAD / 20),
-            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4;{}", "a".repeat(MAX_CHUNK_LINE)),
-            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n0\r\n{}", "a".repeat(MAX_HEAD + 1)),
-        ];
-        for wire in endless {
-            assert!(matches!(whole(&wire), Err(ScrapeError::NotHttp(_))), "{}", &wire[..80]);
-        }
-    }
-
-    #[test]
-    fn a_body_may_be_as_long_as_the_limit_and_no_longer() {
-        let long = |length: usize| {
-            let page = "#".repeat(length);
-            [
-                format!("HTTP/1.1 200 OK\r\ncontent-length: {length}\r\n\r\n{page}"),
-                format!(
-                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{length:x}\r\n{page}\r\n0\r\n\r\n"
-                ),
-                format!(
-                    "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n1\r\n#\r\n{:x}\r\n{}\r\n0\r\n\r\n",
-                    length - 1,
-                    &page[1..]
-                ),
-            ]
-        };
-        for wire in long(LIMIT) {
-            assert_eq!(whole(&wire).map(|answer| answer.unwrap().1.len()), Ok(LIMIT));
-        }
-        for wire in long(LIMIT + 1) {
-            assert_eq!(whole(&wire), Err(ScrapeError::TooLarge { limit: LIMIT }));
-        }
-        // Nobody reads the page of an error.
-        let error = format!("HTTP/1.1 500 x\r\ncontent-length: {}\r\n\r\n", LIMIT + 1);
-        assert_eq!(whole(&error), Ok(None));
-    }
-
-    #[test]
-    fn without_a_length_the_end_of_the_connection_is_the_end() {
-        let mut answer = Answer::new(LIMIT);
-        let mut buffer = b"HTTP/1.1 200 OK\r\n\r\npa".to_vec();
-        assert_eq!(answer.advance(&mut buffer), Ok(None));
-        buffer.extend_from_slice(b"ge");
-        assert_eq!(answer.advance(&mut buffer), Ok(None));
-        let done = answer.closed().unwrap();
-        assert_eq!((&buffer[done.body], done.keep_alive), (&b"page"[..], false));
-        buffer.extend_from_slice(&[b'#'; LIMIT]);
-        assert_eq!(answer.advance(&mut buffer), Err(ScrapeError::TooLarge { limit: LIMIT }));
-        assert_eq!(Answer::new(LIMIT).closed(), Err(ScrapeError::Broken), "closed before an answer");
-    }
-
-    proptest! {
-        /// However an answer is cut into chunks and pieces, its body is the same, and the
-        /// buffer holds little more than it.
-        #[test]
-        fn pieces_make_no_difference(
-            chunks in prop::collection::vec("[a-z]{1,30}", 0..4),
-            cuts in prop::collection::vec(any::<prop::sample::Index>(), 0..8),
-        ) {
-            let body = chunks.concat();
-            let mut wire = "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n".to_owned();
-            for chunk in &chunks {
-                wire.extend([&format!("{:x}\r\n", chunk.len()), chunk, "\r\n"]);
-            }
-            wire.push_str("0\r\n\r\n");
-            prop_assume!(body.len() <= LIMIT);
-            let mut cuts: Vec<_> = cuts.iter().map(|cut| cut.index(wire.len())).collect();
-            cuts.sort_unstable();
-            let (received, _) = receive(wire.as_bytes(), &cuts);
-            prop_assert_eq!(received, Ok(Some((200, body.into_bytes(), true))));
-        }
-
-        /// Bytes from anywhere are no reason to panic.
-        #[test]
-        fn nothing_panics(wire in prop::collection::vec(any::<u8>(), 0..200), framing in 0_usize..4) {
-            let heads = ["", "HTTP/1.1 200 OK\r\n", "HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n",
-                "HTTP/1.1 200 OK\r\ncontent-length: 50\r\n\r\n"];
-            let wire = [heads[framing].as_bytes(), &wire].concat();
-            drop(receive(&wire, &[wire.len() / 2]));
-        }
-    }
-
-    #[test]
-    fn many_small_chunks_take_no_more_room_than_the_body() {
-        let wire =
-            format!("HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n{}", "1\r\n#\r\n".repeat(LIMIT));
-        let head = wire.find("\r\n\r\n").unwrap() + 4;
-        let cuts: Vec<_> = (0..LIMIT).map(|chunk| head + chunk * 6).collect();
-        let (received, longest) = receive(wire.as_bytes(), &cuts);
-        assert_eq!(received, Ok(None));
-        assert!(longest < head + LIMIT + 20, "{longest}");
-    }
-}
+mod tests;

@@ -1,27 +1,48 @@
-//! What a scrape task needs of HTTP: one page by GET, and why there was none.
+//! What a task needs of HTTP: one page by GET, and why there was none.
 
-use std::{fmt::Debug, time::Duration};
+use std::{fmt::Debug, net::SocketAddr, time::Duration};
 
-use reqwest::Url;
+use http::HeaderValue;
+use url::Url;
 
-use super::page::Page;
+use super::{
+    answer::AnswerError,
+    large::{LARGE, TIME_TO_COME},
+    page::Page,
+    tls::Peer,
+};
+use scaler_core::page::NotMetrics;
 
-/// Fetches pages. A trait so that a scrape task can be driven through virtual time.
+/// Fetches pages. A trait so that a task can be driven through virtual time.
 pub trait Fetch: Clone + Send + Sync + 'static {
-    /// What is kept of one fetch for the next from the same server. The default is that there
-    /// was none.
+    /// What is kept of one fetch for the next. The default is that there was none.
     type Connection: Debug + Default + Send;
 
-    /// Fetches `url`. Does not bound its own time: the caller drops the future when the
-    /// scrape's time is over, and with it the connection that was in use.
+    /// Fetches what `request` asks for, over the connection that is kept where that leads to
+    /// the same address and the same server. Does not bound its own time: the caller drops the
+    /// future when the scrape's time is over, and with it the connection that was in use.
     ///
     /// # Errors
     /// Where there is no complete answer with status 200.
     fn fetch(
         &self,
         connection: &mut Self::Connection,
-        url: &Url,
+        request: &Request<'_>,
     ) -> impl Future<Output = Result<Page, ScrapeError>> + Send;
+}
+
+/// One page of one server.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// Where the server is. Nothing is ever looked up by name.
+    pub address: SocketAddr,
+    pub peer: &'a Peer,
+    /// Its path and query are what is asked for; its host is what the server is called.
+    pub url: &'a Url,
+    /// Whose share of memory and time the page takes, should it be large.
+    pub namespace: &'a str,
+    /// The header of that name.
+    pub authorization: Option<&'a HeaderValue>,
 }
 
 /// Why a scrape got no sample.
@@ -43,10 +64,27 @@ pub enum ScrapeError {
     Redirect(u16),
     #[error("the page is larger than {limit} bytes")]
     TooLarge { limit: usize },
+    #[error(
+        "the page is larger than {} KiB, and those of its namespace take as much memory and time as they may",
+        LARGE / 1024
+    )]
+    Crowded,
+    #[error("the page is larger than {} KiB, and the rest of it did not come within {TIME_TO_COME:?}", LARGE / 1024)]
+    Stalled,
     #[error("the answer is not valid HTTP: {0}")]
     NotHttp(String),
-    #[error("the answer is not a metrics page")]
-    NotMetrics,
+    #[error("the answer is {0}")]
+    NotMetrics(NotMetrics),
+}
+
+impl From<AnswerError> for ScrapeError {
+    fn from(error: AnswerError) -> Self {
+        match error {
+            AnswerError::TooLarge { limit } => Self::TooLarge { limit },
+            AnswerError::NotHttp(why) => Self::NotHttp(why.into_owned()),
+            AnswerError::CutOff => Self::Broken,
+        }
+    }
 }
 
 /// How a scrape ended, as a closed set: the label of our own metrics.
@@ -98,15 +136,15 @@ impl Outcome {
 impl From<&ScrapeError> for Outcome {
     fn from(error: &ScrapeError) -> Self {
         match error {
-            ScrapeError::TimedOut(_) => Self::TimedOut,
+            ScrapeError::TimedOut(_) | ScrapeError::Stalled => Self::TimedOut,
             ScrapeError::Refused => Self::Refused,
             ScrapeError::Connect(_) | ScrapeError::Certificate(_) => Self::Connect,
             ScrapeError::Broken => Self::Broken,
             ScrapeError::Status(_) => Self::Status,
             ScrapeError::Redirect(_) => Self::Redirect,
-            ScrapeError::TooLarge { .. } => Self::TooLarge,
+            ScrapeError::TooLarge { .. } | ScrapeError::Crowded => Self::TooLarge,
             ScrapeError::NotHttp(_) => Self::NotHttp,
-            ScrapeError::NotMetrics => Self::NotMetrics,
+            ScrapeError::NotMetrics(_) => Self::NotMetrics,
         }
     }
 }

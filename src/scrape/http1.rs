@@ -1,84 +1,90 @@
-//! GET over a TCP connection that its user keeps: what nearly every scrape is.
+//! GET over a connection that its user keeps.
 //!
 //! Written on the socket because of its numbers. Ten thousand endpoints are ten thousand
 //! connections that rest nearly all of the time, and a general client keeps buffers, a task
-//! and two channels for each; here a resting connection is its socket. What is not a plain
-//! GET to an address over plaintext goes through the general client.
+//! and two channels for each; here a resting connection is its socket. And a general client
+//! pools connections by name, while two pods behind one name are two servers.
 
 use std::{
     io::{self, Write as _},
-    net::{IpAddr, SocketAddr},
+    net::SocketAddr,
 };
 
-use http::HeaderValue;
-use reqwest::Url;
+use bytes::BufMut;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpStream,
+    time::timeout_at,
 };
 
 use super::{
-    answer::{Answer, Complete},
-    fetch::ScrapeError,
+    answer::{Answer, AnswerError, Complete, MAX_HEAD},
+    fetch::{Request, ScrapeError},
+    large::{LARGE, LargePages},
     page::{Buffer, Buffers, Page},
+    stream::Stream,
+    tls::{Peer, Tls},
 };
 
-/// The most that is set aside for a body before it is there, in bytes.
-const MOST_AHEAD: usize = 256 * 1024;
+const USER_AGENT: &str = concat!("keda-kaito-scaler/", env!("CARGO_PKG_VERSION"));
+/// Plain text, so that a server that also speaks OpenMetrics does not choose that.
+const ACCEPT: &str = "text/plain;version=0.0.4";
+
+/// The most that is read at once, and set aside for a body before it is there, in bytes.
+const MOST_AT_ONCE: usize = 64 * 1024;
 /// The least room that a read gets.
 const LEAST_ROOM: usize = 4 * 1024;
 
-/// A connection without a request on it.
+/// What the answers to all requests of a client may take.
+#[derive(Clone, Debug)]
+pub(super) struct Room {
+    /// The largest page that is read, in bytes.
+    pub(super) limit: usize,
+    pub(super) buffers: Buffers,
+    pub(super) large: LargePages,
+}
+
+/// A connection without a request on it. It belongs to the server that it leads to.
 #[derive(Debug)]
-pub(super) struct Resting(TcpStream);
-
-/// The address behind a URL that this client is for: plaintext, and no name to look up.
-pub(super) fn plain_address(url: &Url) -> Option<SocketAddr> {
-    if url.scheme() != "http" || !url.username().is_empty() || url.password().is_some() {
-        return None;
-    }
-    let host: IpAddr = url.host_str()?.trim_matches(['[', ']']).parse().ok()?;
-    Some(SocketAddr::new(host, url.port_or_known_default()?))
+pub(super) struct Resting {
+    stream: Stream,
+    address: SocketAddr,
+    peer: Peer,
 }
 
-/// What is asked for.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Request<'a> {
-    pub(super) address: SocketAddr,
-    pub(super) url: &'a Url,
-    /// The header of that name.
-    pub(super) authorization: Option<&'a HeaderValue>,
-}
-
-/// Fetches a page over the connection that rests, which leads to the same address, or over a
-/// new one. At most `limit` bytes are taken for a page.
+/// Fetches a page over the connection that rests, where it leads to the server that is asked
+/// for, or over a new one.
 pub(super) async fn get(
     connection: &mut Option<Resting>,
     request: &Request<'_>,
-    limit: usize,
-    buffers: &Buffers,
+    tls: &Tls,
+    room: &Room,
 ) -> Result<Page, ScrapeError> {
     // Taken out: whoever drops this future in the middle leaves no half an answer behind.
-    if let Some(resting) = connection.take().filter(Resting::is_alive) {
-        match exchange(resting.0, connection, request, limit, buffers).await {
+    if let Some(mut resting) = connection.take()
+        && resting.leads_to(request)
+        && resting.is_alive()
+    {
+        match exchange(resting, connection, request, room).await {
             // The server closed the kept connection while the request was on its way: that
             // says nothing about the page.
             Err(Failure::Unanswered) => {}
             done => return done.map_err(Failure::into),
         }
     }
-    let stream = TcpStream::connect(request.address).await.map_err(connect_error)?;
-    // A request is one small write.
-    stream.set_nodelay(true).map_err(connect_error)?;
-    exchange(stream, connection, request, limit, buffers).await.map_err(Failure::into)
+    let Request { address, peer, .. } = *request;
+    let stream = Stream::connect(address, peer, tls).await?;
+    let fresh = Resting { stream, address, peer: peer.clone() };
+    exchange(fresh, connection, request, room).await.map_err(Failure::into)
 }
 
 impl Resting {
-    /// False where the server has closed it, or said something that nobody asked for. Asks
-    /// the kernel only where the runtime has seen something happen.
-    pub(super) fn is_alive(&self) -> bool {
-        let seen = self.0.try_read(&mut [0]);
-        seen.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    fn leads_to(&self, request: &Request<'_>) -> bool {
+        self.address == request.address && self.peer == *request.peer
+    }
+
+    /// False where the server has closed it, or said something that nobody asked for.
+    pub(super) fn is_alive(&mut self) -> bool {
+        self.stream.is_quiet()
     }
 }
 
@@ -90,6 +96,18 @@ enum Failure {
     Answered(ScrapeError),
 }
 
+impl From<AnswerError> for Failure {
+    fn from(error: AnswerError) -> Self {
+        Self::Answered(error.into())
+    }
+}
+
+impl From<ScrapeError> for Failure {
+    fn from(error: ScrapeError) -> Self {
+        Self::Answered(error)
+    }
+}
+
 impl From<Failure> for ScrapeError {
     fn from(failure: Failure) -> Self {
         match failure {
@@ -99,22 +117,22 @@ impl From<Failure> for ScrapeError {
     }
 }
 
-/// Sends the request and receives the answer. Leaves `stream` in `connection` where it can be
+/// Sends the request and receives the answer. Leaves `used` in `connection` where it can be
 /// used again.
 async fn exchange(
-    mut stream: TcpStream,
+    mut used: Resting,
     connection: &mut Option<Resting>,
     request: &Request<'_>,
-    limit: usize,
-    buffers: &Buffers,
+    room: &Room,
 ) -> Result<Page, Failure> {
-    send(&mut stream, request, buffers).await.map_err(|_| Failure::Unanswered)?;
+    let stream = &mut used.stream;
+    send(stream, request, &room.buffers).await.map_err(|_| Failure::Unanswered)?;
     stream.readable().await.map_err(|_| Failure::Unanswered)?;
     // No buffer was held while there was nothing to put into it.
-    let mut buffer = buffers.take();
-    let answer = receive(&mut stream, &mut buffer, limit).await?;
+    let mut buffer = room.buffers.take();
+    let answer = receive(stream, &mut buffer, request.namespace, room).await?;
     if answer.keep_alive {
-        *connection = Some(Resting(stream));
+        *connection = Some(used);
     }
     match answer.status {
         200 => Ok(buffer.into_page(answer.body)),
@@ -123,8 +141,8 @@ async fn exchange(
     }
 }
 
-async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) -> io::Result<()> {
-    let Request { address, url, authorization } = *request;
+async fn send(stream: &mut Stream, request: &Request<'_>, buffers: &Buffers) -> io::Result<()> {
+    let Request { url, authorization, .. } = *request;
     let mut buffer = buffers.take();
     let bytes = &mut buffer.bytes;
     write!(bytes, "GET {}", url.path())?;
@@ -134,9 +152,11 @@ async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) 
     // Plain text, so that a server that also speaks OpenMetrics does not choose that.
     write!(
         bytes,
-        " HTTP/1.1\r\nhost: {address}\r\nuser-agent: {}\r\naccept: {}\r\n",
-        super::client::USER_AGENT,
-        super::client::ACCEPT
+        " HTTP/1.1\r\nhost: {}:{}\r\nuser-agent: {}\r\naccept: {}\r\n",
+        url.host_str().unwrap_or_default(),
+        url.port_or_known_default().unwrap_or_default(),
+        USER_AGENT,
+        ACCEPT
     )?;
     if let Some(authorization) = authorization {
         bytes.extend_from_slice(b"authorization: ");
@@ -144,7 +164,10 @@ async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) 
         bytes.extend_from_slice(b"\r\n");
     }
     bytes.extend_from_slice(b"\r\n");
-    let sent = stream.write_all(bytes).await;
+    let sent = match stream.write_all(bytes).await {
+        Ok(()) => stream.flush().await,
+        failed => failed,
+    };
     if authorization.is_some() {
         // Buffers are shared: the next page must not be read over a token.
         bytes.fill(0);
@@ -152,31 +175,80 @@ async fn send(stream: &mut TcpStream, request: &Request<'_>, buffers: &Buffers) 
     sent
 }
 
-async fn receive(stream: &mut TcpStream, buffer: &mut Buffer, limit: usize) -> Result<Complete, Failure> {
-    let mut answer = Answer::new(limit);
-    let bytes = &mut buffer.bytes;
+async fn receive(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    namespace: &str,
+    room: &Room,
+) -> Result<Complete, Failure> {
+    let mut answer = Answer::new(room.limit);
     loop {
-        bytes.reserve(answer.expected().clamp(LEAST_ROOM, MOST_AHEAD));
-        match stream.read_buf(bytes).await {
-            Ok(0) | Err(_) if bytes.is_empty() => return Err(Failure::Unanswered),
-            Ok(0) => return answer.closed().map_err(Failure::Answered),
-            Ok(_) => {}
-            Err(_) => return Err(Failure::Answered(ScrapeError::Broken)),
+        if buffer.bytes.len().saturating_add(answer.expected()) > LARGE {
+            // Boxed, for it is rare, and each task has room for it set aside.
+            return Box::pin(receive_large(stream, buffer, answer, namespace, room)).await;
         }
-        if let Some(complete) = answer.advance(bytes).map_err(Failure::Answered)? {
+        if let Some(complete) = receive_some(stream, &mut buffer.bytes, &mut answer, room.limit).await? {
             return Ok(complete);
-        }
-        if let Some(status) = answer.status().filter(|status| *status != 200) {
-            // An error's body is not waited for; then the connection is in its way.
-            return Ok(Complete { status, body: 0..0, keep_alive: false });
         }
     }
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "as map_err hands it over")]
-fn connect_error(error: io::Error) -> ScrapeError {
-    match error.kind() {
-        io::ErrorKind::ConnectionRefused => ScrapeError::Refused,
-        _ => ScrapeError::Connect(error.to_string()),
+/// Goes on with an answer that has turned out to be large, once it is admitted.
+async fn receive_large(
+    stream: &mut Stream,
+    buffer: &mut Buffer,
+    mut answer: Answer,
+    namespace: &str,
+    room: &Room,
+) -> Result<Complete, Failure> {
+    let bytes = &mut buffer.bytes;
+    let announced = answer.announces_its_size().then(|| bytes.len().saturating_add(answer.expected()));
+    let mut admission = room.large.admit(namespace, announced).await?;
+    loop {
+        if bytes.len().saturating_add(answer.expected()) > admission.size() {
+            admission.grow().await?;
+        }
+        let received =
+            timeout_at(admission.deadline, receive_some(stream, bytes, &mut answer, room.limit)).await;
+        admission.received(bytes.len());
+        if let Some(complete) = received.map_err(|_| ScrapeError::Stalled)?? {
+            admission.completed();
+            buffer.admission = Some(Box::new(admission));
+            return Ok(complete);
+        }
+        // However fast it comes: others have their turn between two pieces.
+        tokio::task::yield_now().await;
+    }
+}
+
+/// Receives what has come, and waits where nothing has. `None` where more is to come.
+async fn receive_some(
+    stream: &mut Stream,
+    bytes: &mut Vec<u8>,
+    answer: &mut Answer,
+    limit: usize,
+) -> Result<Option<Complete>, Failure> {
+    reserve(bytes, answer.expected().clamp(LEAST_ROOM, MOST_AT_ONCE), limit);
+    match stream.read_buf(&mut bytes.limit(MOST_AT_ONCE)).await {
+        Ok(0) | Err(_) if bytes.is_empty() && answer.is_untouched() => return Err(Failure::Unanswered),
+        Ok(0) => return Ok(answer.closed().map(Some)?),
+        Ok(_) => {}
+        Err(_) => return Err(Failure::Answered(ScrapeError::Broken)),
+    }
+    if let Some(complete) = answer.advance(bytes)? {
+        return Ok(Some(complete));
+    }
+    // An error's body is not waited for; then the connection is in its way.
+    let failed = answer.status().filter(|status| *status != 200);
+    Ok(failed.map(|status| Complete { status, body: 0..0, keep_alive: false }))
+}
+
+/// Makes room for `more` bytes. A buffer grows by doubling, so that it is seldom moved, but not
+/// beyond what the largest answer takes.
+fn reserve(bytes: &mut Vec<u8>, more: usize, limit: usize) {
+    let (held, needed) = (bytes.capacity(), bytes.len() + more);
+    if held < needed {
+        let most = limit.saturating_add(MAX_HEAD + MOST_AT_ONCE);
+        bytes.reserve_exact((2 * held).min(most).max(needed) - bytes.len());
     }
 }

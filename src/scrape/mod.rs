@@ -1,31 +1,39 @@
 //! Scrapes endpoints: one task for each, a filtered page where the server gives one.
 //!
+//! ```text
+//! ScrapePool ─ScrapePlan─► TaskPool ─► Task: scraping ⇄ resting ─► Fetch ─► page ─► ScrapeReport
+//! wake::SourcePool ──────► TaskPool ─► Task: the same                   (PageClient)
+//! ```
 //! [`ScrapePool`] starts, updates and ends the tasks and never waits; what they find comes as
 //! [`ScrapeReport`]s over one channel. A task has one request out at a time and sleeps in
-//! between; what it decides (when to scrape, which page) is in `core`.
+//! between; what it decides (when to scrape, which page) is in `core`. Wake sources are read by
+//! the same kind of pool and task, through the same client.
 
 mod answer;
 mod client;
 mod fetch;
 mod http1;
+mod large;
 mod page;
+mod pod;
 mod pool;
+mod stream;
 mod task;
 #[cfg(test)]
 mod tests;
+mod tls;
 mod urls;
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-pub(crate) use self::{
-    client::{ACCEPT, USER_AGENT},
-    pool::seed,
-};
+pub(crate) use self::pool::seed;
 pub use self::{
-    client::{ClientError, Connection, DEFAULT_MAX_BODY, PageClient},
-    fetch::{Fetch, Outcome, ScrapeError},
+    answer::{Answer, AnswerError, Complete, MAX_FRAMING, MAX_HEAD},
+    client::{Connection, DEFAULT_MAX_BODY, PageClient},
+    fetch::{Fetch, Outcome, Request, ScrapeError},
     page::Page,
-    pool::ScrapePool,
+    pod::ScrapePool,
+    tls::{ClientError, Peer},
 };
 use scaler_core::{
     config::trigger::PageSource,

@@ -5,11 +5,13 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
+use super::large::{Admission, LARGE};
+
 /// As many buffers lie ready: a busy scraper has a few pages at hand at a time, each for the
 /// microseconds that it takes to read it.
 const KEPT: usize = 32;
-/// A larger one is given back to the allocator; this holds the page of a pod with a few engines.
-const LARGEST_KEPT: usize = 256 * 1024;
+/// A larger one is given back to the allocator.
+const LARGEST_KEPT: usize = LARGE;
 /// Of a new one: a filtered page with its head fits.
 const SMALLEST: usize = 8 * 1024;
 
@@ -22,7 +24,8 @@ impl Buffers {
     /// An empty one.
     pub(super) fn take(&self) -> Buffer {
         let kept = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();
-        Buffer { bytes: kept.unwrap_or_else(|| Vec::with_capacity(SMALLEST)), home: self.clone() }
+        let bytes = kept.unwrap_or_else(|| Vec::with_capacity(SMALLEST));
+        Buffer { bytes, home: self.clone(), admission: None }
     }
 
     fn put_back(&self, mut bytes: Vec<u8>) {
@@ -42,6 +45,8 @@ impl Buffers {
 pub(super) struct Buffer {
     pub(super) bytes: Vec<u8>,
     home: Buffers,
+    /// Of a large page; given back once the bytes are.
+    pub(super) admission: Option<Box<Admission>>,
 }
 
 impl Buffer {
@@ -75,7 +80,7 @@ impl Deref for Page {
 impl From<Vec<u8>> for Page {
     fn from(bytes: Vec<u8>) -> Self {
         let body = 0..bytes.len();
-        Self { buffer: Buffer { bytes, home: Buffers::default() }, body }
+        Self { buffer: Buffer { bytes, home: Buffers::default(), admission: None }, body }
     }
 }
 

@@ -1,54 +1,65 @@
-//! The set of scrape tasks.
+//! A pool of tasks: one for each thing that is scraped.
 
 use std::{
     collections::{HashMap, hash_map},
+    fmt::{self, Debug},
     hash::{BuildHasher, BuildHasherDefault, DefaultHasher, Hash},
+    time::Duration,
 };
 
 use tokio::{
-    sync::{mpsc, watch},
-    task::{AbortHandle, JoinSet},
+    sync::watch,
+    task::{AbortHandle, Id, JoinError, JoinSet},
+    time::sleep,
 };
 use tracing::error;
 
-use super::{
-    Fetch, PageClient, ScrapeId, ScrapePlan, ScrapeReport,
-    task::{Endpoint, run},
-};
-use clock::Clock;
+/// Makes the tasks of a pool.
+pub(crate) trait Work {
+    /// What a task is for.
+    type Key: Clone + Debug + Eq + Hash;
+    /// How it goes about that.
+    type Plan: PartialEq;
 
-/// Owns one task for each endpoint. None of its methods waits, except `shutdown`; they must be
-/// called from within the runtime. Dropping it ends all tasks.
-#[derive(Debug)]
-pub struct ScrapePool<F = PageClient> {
-    fetch: F,
-    clock: Clock,
-    reports: mpsc::Sender<ScrapeReport>,
-    running: HashMap<ScrapeId, Running>,
+    /// The task for `key`. It follows the newest of `plans`, and ends where there are no more.
+    /// `number` is its own, and its successor's after a panic.
+    fn task(
+        &self,
+        key: &Self::Key,
+        number: u64,
+        plans: watch::Receiver<Self::Plan>,
+    ) -> impl Future<Output = ()> + Send + 'static;
+}
+
+/// Owns one task for each key. None of its methods waits, except `shutdown`; they
+/// must be called from within the runtime. Dropping it ends all tasks.
+pub(crate) struct TaskPool<W: Work> {
+    work: W,
+    running: HashMap<W::Key, Running<W::Plan>>,
     tasks: JoinSet<()>,
     started: u64,
 }
 
-#[derive(Debug)]
-struct Running {
-    plan: watch::Sender<ScrapePlan>,
+struct Running<P> {
+    plan: watch::Sender<P>,
     task: AbortHandle,
-    /// Tells the reports of this task from those of an earlier one for the same endpoint.
     number: u64,
 }
 
-impl<F: Fetch> ScrapePool<F> {
-    /// A pool without endpoints. A full `reports` channel slows the scrapes down.
-    #[must_use]
-    pub fn new(fetch: F, clock: Clock, reports: mpsc::Sender<ScrapeReport>) -> Self {
-        Self { fetch, clock, reports, running: HashMap::new(), tasks: JoinSet::new(), started: 0 }
+/// After a panic, so that one that always panics costs little.
+const PAUSE: Duration = Duration::from_secs(1);
+
+impl<W: Work> TaskPool<W> {
+    /// A pool without tasks.
+    pub(crate) fn new(work: W) -> Self {
+        Self { work, running: HashMap::new(), tasks: JoinSet::new(), started: 0 }
     }
 
-    /// Starts to scrape an endpoint, or has its task follow another plan from now on. The same
-    /// plan again changes nothing.
-    pub fn apply(&mut self, id: ScrapeId, plan: ScrapePlan) {
+    /// Starts the task for `key`, or has it follow another plan from now on. The same plan again
+    /// changes nothing.
+    pub(crate) fn apply(&mut self, key: W::Key, plan: W::Plan) {
         self.restart_broken();
-        match self.running.entry(id) {
+        match self.running.entry(key) {
             hash_map::Entry::Occupied(running) => {
                 running.get().plan.send_if_modified(|current| {
                     let changed = *current != plan;
@@ -59,69 +70,76 @@ impl<F: Fetch> ScrapePool<F> {
                 });
             }
             hash_map::Entry::Vacant(vacant) => {
-                let id = vacant.key().clone();
-                let (sender, plans) = watch::channel(plan);
+                let (plan, plans) = watch::channel(plan);
                 self.started += 1;
-                let endpoint = Endpoint::new(id, self.fetch.clone(), self.clock, self.started);
-                let task = self.tasks.spawn(run(endpoint, plans, self.reports.clone()));
-                vacant.insert(Running { plan: sender, task, number: self.started });
+                let task = self.tasks.spawn(self.work.task(vacant.key(), self.started, plans));
+                vacant.insert(Running { plan, task, number: self.started });
             }
         }
     }
 
-    /// Ends the scrapes of an endpoint at once, in the middle of a request too. A report that
-    /// is already on its way is not [current](Self::is_current) any more.
-    pub fn remove(&mut self, id: &ScrapeId) {
-        if let Some(running) = self.running.remove(id) {
+    /// Ends the task for `key` at once, in the middle of a request too.
+    pub(crate) fn remove(&mut self, key: &W::Key) {
+        if let Some(running) = self.running.remove(key) {
             running.task.abort();
         }
         self.restart_broken();
     }
 
-    /// Whether `report` comes from a task that still runs: false for the late answer of an
-    /// endpoint that was removed, even if it was added again since.
-    #[must_use]
-    pub fn is_current(&self, report: &ScrapeReport) -> bool {
-        self.running.get(&report.id).is_some_and(|running| running.number == report.task)
+    /// The number of the task for `key`.
+    pub(crate) fn number(&self, key: &W::Key) -> Option<u64> {
+        self.running.get(key).map(|running| running.number)
     }
 
-    /// How many endpoints are scraped.
-    #[must_use]
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.running.len()
     }
 
-    #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.running.is_empty()
-    }
-
     /// Ends all tasks and waits until none is left.
-    pub async fn shutdown(mut self) {
+    pub(crate) async fn shutdown(mut self) {
         self.running.clear();
         self.tasks.shutdown().await;
     }
 
-    /// Takes note of tasks that ended. A task that was removed ended as it should; one that
-    /// panicked is a bug, which must cost neither the process nor its endpoint: it is logged
-    /// and started anew. Called by `apply` and `remove`; cheap where there is nothing to do.
-    pub fn restart_broken(&mut self) {
+    /// Takes note of tasks that ended. Called by `apply` and `remove`; cheap where there is
+    /// nothing to do.
+    pub(crate) fn restart_broken(&mut self) {
         while let Some(ended) = self.tasks.try_join_next_with_id() {
-            let Err(error) = ended else { continue };
-            if !error.is_panic() {
-                continue;
+            if let Err(error) = ended {
+                self.restart(&error);
             }
-            let broken = self.running.iter_mut().find(|(_, running)| running.task.id() == error.id());
-            let Some((id, running)) = broken else { continue };
-            error!(uid = %id.uid, %error, "a scrape task panicked and is started anew");
-            let endpoint = Endpoint::new(id.clone(), self.fetch.clone(), self.clock, running.number);
-            running.task = self.tasks.spawn(run(endpoint, running.plan.subscribe(), self.reports.clone()));
         }
+    }
+
+    /// A task that was removed ended as it should; one that panicked is a bug, which must cost
+    /// neither the process nor what the task was for: it is logged and started anew.
+    fn restart(&mut self, error: &JoinError) -> bool {
+        if !error.is_panic() {
+            return false;
+        }
+        let is_it = |id: Id, running: &Running<W::Plan>| running.task.id() == id;
+        let Some((key, running)) = self.running.iter_mut().find(|(_, running)| is_it(error.id(), running))
+        else {
+            return false;
+        };
+        error!(?key, %error, "a scrape task panicked and is started anew");
+        let task = self.work.task(key, running.number, running.plan.subscribe());
+        running.task = self.tasks.spawn(async {
+            sleep(PAUSE).await;
+            task.await;
+        });
+        true
+    }
+}
+
+impl<W: Work> Debug for TaskPool<W> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TaskPool").field("tasks", &self.running.len()).finish_non_exhaustive()
     }
 }
 
 /// The seed of the place that what is scraped has on the interval. The same in every process,
 /// so that it can be told from a log.
-pub(crate) fn seed(id: &impl Hash) -> u64 {
-    BuildHasherDefault::<DefaultHasher>::default().hash_one(id)
+pub(crate) fn seed(key: &impl Hash) -> u64 {
+    BuildHasherDefault::<DefaultHasher>::default().hash_one(key)
 }

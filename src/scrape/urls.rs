@@ -1,10 +1,10 @@
-//! The two URLs of an endpoint's metrics page, built once.
+//! The two URLs of an endpoint's metrics page, and who serves them. Built once.
 
 use std::net::SocketAddr;
 
-use reqwest::Url;
+use url::Url;
 
-use super::fetch::ScrapeError;
+use super::{fetch::ScrapeError, tls::Peer};
 use scaler_core::{
     config::trigger::{PageSource, Protocol},
     endpoint::page_choice::PageKind,
@@ -13,6 +13,7 @@ use scaler_core::{
 
 #[derive(Clone, Debug)]
 pub(super) struct PageUrls {
+    pub(super) peer: Peer,
     filtered: Url,
     plain: Url,
 }
@@ -21,9 +22,9 @@ impl PageUrls {
     /// # Errors
     /// Where the address does not fit into a URL.
     pub(super) fn new(address: SocketAddr, page: &PageSource, wanted: &Wanted) -> Result<Self, ScrapeError> {
-        let scheme = match page.protocol {
-            Protocol::Http => "http",
-            Protocol::Https => "https",
+        let (scheme, peer) = match page.protocol {
+            Protocol::Http => ("http", Peer::Anybody),
+            Protocol::Https => ("https", Peer::Encrypted),
         };
         // Anew from its parts, for a URL has no room for the scope of an IPv6 address.
         let host = SocketAddr::new(address.ip(), address.port());
@@ -44,7 +45,7 @@ impl PageUrls {
         }
         let names = wanted.query();
         filtered.set_query(Some(&query.map_or_else(|| names.to_owned(), |query| format!("{query}&{names}"))));
-        Ok(Self { filtered, plain })
+        Ok(Self { peer, filtered, plain })
     }
 
     pub(super) fn of(&self, kind: PageKind) -> &Url {

@@ -16,9 +16,12 @@ use keda_proto::{
     GetMetricSpecResponse, GetMetricsRequest, GetMetricsResponse, IsActiveResponse, MetricSpec, MetricValue,
     ScaledObjectRef, external_scaler_server::ExternalScaler,
 };
-use scaler_core::decision::{
-    activation::Activity,
-    snapshot::{Snapshot, Unavailable},
+use scaler_core::{
+    decision::{
+        activation::Activity,
+        snapshot::{Snapshot, Unavailable},
+    },
+    names::MetricName,
 };
 
 /// The service. Cheap to clone.
@@ -51,7 +54,8 @@ impl Scaler {
     fn target(&self, object: &ScaledObjectRef, metric: &str) -> Result<Arc<Target>, Status> {
         // A name that the metadata gives anyway is no other target.
         let given = object.scaler_metadata.get("metricName").map(String::as_str);
-        let requested = Some(metric).filter(|name| !name.is_empty() && given != Some(*name));
+        let is_given = |name: &str| given.is_some_and(|given| MetricName::is_told_as(given, name));
+        let requested = Some(metric).filter(|name| !name.is_empty() && !is_given(name));
         let requested = requested.filter(|_| !is_policy(object));
         self.targets
             .find_or_register(&object.namespace, &object.name, &object.scaler_metadata, requested)
@@ -77,7 +81,7 @@ impl Scaler {
         let result = match snapshot.activity {
             Activity::Active(_) => true,
             Activity::Inactive => false,
-            Activity::Unknown => return Err(status(&unknown_activity(&snapshot))),
+            Activity::Unknown => return Err(status(&snapshot.why_activity_is_unknown())),
         };
         Ok(Response::new(IsActiveResponse { result }))
     }
@@ -95,7 +99,7 @@ impl Scaler {
             if !asked(&spec.name) {
                 continue;
             }
-            let value = value.as_ref().map_err(status)?.value;
+            let value = value.as_ref().map_err(status)?.number();
             metric_values.push(MetricValue {
                 metric_name: spec.name.clone(),
                 metric_value: integer(value),
@@ -190,15 +194,6 @@ fn status(why: &Unavailable) -> Status {
         Unavailable::NoInferenceSet => Status::internal(why.to_string()),
         _ => Status::unavailable(why.to_string()),
     }
-}
-
-/// Why the activity is unknown: what the values say, or that demand can't be read.
-fn unknown_activity(snapshot: &Snapshot) -> Unavailable {
-    snapshot
-        .values
-        .iter()
-        .find_map(|value| value.as_ref().err().cloned())
-        .unwrap_or(Unavailable::NoneKnown { replicas: snapshot.replicas.unwrap_or(0), last_error: None })
 }
 
 /// The integer beside a float; saturating, as `as` does.

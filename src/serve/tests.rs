@@ -9,15 +9,9 @@ use std::{
 };
 
 use futures::StreamExt;
-use http::HeaderValue;
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::TokioIo;
-use reqwest::Url;
-use tokio::{
-    sync::{mpsc, watch},
-    task::JoinSet,
-    time::timeout,
-};
+use tokio::{sync::mpsc, task::JoinSet, time::timeout};
 use tokio_util::sync::CancellationToken;
 use tonic::{
     Code,
@@ -29,12 +23,13 @@ use tower::ServiceExt;
 use super::{listener::connection::http2, scaler::Scaler};
 use crate::{
     aggregator::{Aggregator, Inbox},
+    cluster::directory::Directory,
     metrics::Metrics,
-    run::Scrapers,
-    scrape::{Fetch, Page, ScrapeError, ScrapePool},
+    run::scrapers::Scrapers,
+    scrape::{Fetch, Page, Request, ScrapeError, ScrapePool},
     targets::{self, Targets},
     tasks::Tasks,
-    wake::{Dial, Reader, SourceFetch, SourcePool, Wants},
+    wake::{Reader, SourcePool},
 };
 use clock::Clock;
 use keda_proto::{
@@ -77,16 +72,8 @@ impl Pages {
 impl Fetch for Pages {
     type Connection = ();
 
-    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
-        self.read(&format!("{}:{}", url.host_str().unwrap_or_default(), url.port().unwrap_or(80))).await
-    }
-}
-
-impl SourceFetch for Pages {
-    type Connection = ();
-
-    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
-        self.read(&dial.address.to_string()).await
+    async fn fetch(&self, (): &mut (), request: &Request<'_>) -> Result<Page, ScrapeError> {
+        self.read(&request.address.to_string()).await
     }
 }
 
@@ -130,7 +117,7 @@ impl Rig {
             "targets",
             Reader::new(pages.clone(), None),
             clock,
-            (watch::Sender::default().subscribe(), Wants::default()),
+            Directory::default(),
             Pace::default(),
             metrics.wake_interval.clone(),
             source_sender,
@@ -509,6 +496,28 @@ async fn specs_need_no_fleet_and_are_pushed_as_they_are_answered() {
     assert_eq!(asked["vllm:num_requests_waiting"], 6.0);
     assert_eq!(asked["vllm:kv_cache_usage_perc"], 0.5);
     rig.drain.cancel();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_metric_with_labels_is_asked_for_by_the_name_that_keda_was_told() {
+    let mut rig = Rig::start().await;
+    let labelled = ("metricName", r#"vllm:num_requests_waiting_by_reason{reason="capacity"}"#);
+    let reference = object(&[labelled]);
+    let specs = rig.client.get_metric_spec(reference.clone()).await.unwrap().into_inner().metric_specs;
+    let told = specs[0].metric_name.clone();
+    assert_eq!(told, "vllm:num_requests_waiting_by_reason-capacity-d24a3776");
+    rig.pages.set(
+        POD,
+        "vllm:num_requests_running 1\nvllm:num_requests_waiting_by_reason{reason=\"capacity\"} 7\n\
+         vllm:num_requests_waiting_by_reason{reason=\"deferred\"} 30\n"
+            .to_owned(),
+    );
+    rig.discover(1, Some(Readiness::Ready)).await;
+    let request = GetMetricsRequest { scaled_object_ref: Some(reference.clone()), metric_name: told.clone() };
+    let values = rig.client.get_metrics(request).await.unwrap().into_inner().metric_values;
+    assert_eq!((values[0].metric_name.as_str(), values[0].metric_value_float), (told.as_str(), 7.0));
+    let other = GetMetricsRequest { scaled_object_ref: Some(reference), metric_name: "x-y".to_owned() };
+    assert_eq!(rig.client.get_metrics(other).await.unwrap_err().code(), tonic::Code::InvalidArgument);
 }
 
 #[tokio::test(start_paused = true)]

@@ -74,7 +74,7 @@ impl Collector for TargetCollector {
             "The value that KEDA gets; none while it is unknown",
             None,
             |snapshot, index| {
-                snapshot.values.get(index).and_then(|value| value.as_ref().ok()).map(|value| value.value)
+                snapshot.values.get(index).and_then(|value| value.as_ref().ok()).map(|value| value.number())
             }
         );
         each!("target_unknown", "1 while KEDA gets an error instead of a value", None, |snapshot, index| {

@@ -24,6 +24,8 @@ pub struct DescribedTarget {
     pub known: u32,
     pub unknown: u32,
     pub in_flight: u32,
+    /// Replicas whose engine sleeps.
+    pub asleep: u32,
     /// The decision record.
     pub why: String,
     /// When `true` was last pushed, RFC 3339.

@@ -10,7 +10,10 @@
 use std::{
     collections::{BTreeSet, HashMap},
     fmt,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering::Relaxed},
+    },
     time::Duration,
 };
 
@@ -24,13 +27,12 @@ use kube::{
     api::{Api, PostParams},
 };
 use serde::Deserialize;
-use tokio::{
-    sync::Mutex,
-    time::{Instant, timeout},
-};
+use tokio::time::{Instant, timeout};
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use crate::error_chain;
+use super::cached::{Answer, Cached, PAUSE};
+use crate::{error_chain, tasks::Tasks};
 use scaler_core::{
     fleet::ObjectName,
     wake::{Fault, ServicePort, Source, Withheld, fault::owned_by, source::Trust},
@@ -45,42 +47,34 @@ pub struct CredentialSettings {
     pub listed: BTreeSet<ObjectName>,
 }
 
-/// Cheap to clone; all clones share one token.
+/// Cheap to clone; all clones share one token. Who reads a source waits for no call of the API
+/// while what was answered before is still good.
 #[derive(Clone)]
 pub struct Credentials(Arc<Inner>);
 
 struct Inner {
     client: Client,
     settings: CredentialSettings,
-    token: Mutex<Token>,
+    token: Cached<HeaderValue>,
+    /// Whether the last request for a token failed.
+    fails: AtomicBool,
     /// By pool: which picker it names, `None` where there is no such pool.
-    pickers: Mutex<HashMap<ObjectName, Seen>>,
+    pickers: Mutex<Pickers>,
+    /// The calls that are under way.
+    calls: Tasks,
 }
 
-/// The newest token, or why there is none.
-struct Token {
-    header: Option<HeaderValue>,
-    /// Whether the last request for one failed.
-    problem: Option<Arc<str>>,
-    asked_at: Instant,
-    /// When to ask for another.
-    renew_at: Instant,
-    /// When the header is no longer accepted.
-    ends_at: Instant,
-}
-
-#[derive(Clone)]
-struct Seen {
-    picker: Result<Option<Arc<str>>, Arc<str>>,
-    at: Instant,
+#[derive(Default)]
+struct Pickers {
+    by_pool: HashMap<ObjectName, Cached<Option<Arc<str>>>>,
+    /// With so many of them, those that nobody asks for any more are dropped.
+    crowded: usize,
 }
 
 /// What is asked for; the least that the API server gives.
 const LIFETIME: Duration = Duration::from_secs(600);
-/// The part of its life after which a token is renewed.
+/// The part of its life after which a token, or a pool's word, is renewed.
 const RENEWAL: f64 = 0.8;
-/// Between two attempts that fail.
-const PAUSE: Duration = Duration::from_secs(10);
 /// For how long a token is new: a source that does not accept it is itself at fault.
 const DOUBT: Duration = Duration::from_secs(60);
 /// For how long a pool is believed to name the picker that it did.
@@ -94,10 +88,16 @@ const POOLS: [&str; 2] =
 
 impl Credentials {
     #[must_use]
-    pub fn new(client: Client, settings: CredentialSettings) -> Self {
-        let now = Instant::now();
-        let token = Token { header: None, problem: None, asked_at: now, renew_at: now, ends_at: now };
-        Self(Arc::new(Inner { client, settings, token: Mutex::new(token), pickers: Mutex::default() }))
+    pub fn new(client: Client, settings: CredentialSettings, tasks: &Tasks) -> Self {
+        Self(Arc::new(Inner {
+            client,
+            settings,
+            token: Cached::default(),
+            fails: AtomicBool::new(false),
+            pickers: Mutex::default(),
+            // Nobody waits for a call once the process stops.
+            calls: tasks.group(CancellationToken::new()),
+        }))
     }
 
     #[must_use]
@@ -135,24 +135,18 @@ impl Credentials {
     }
 
     async fn picker_of(&self, pool: &ObjectName) -> Result<Option<Arc<str>>, Arc<str>> {
-        let now = Instant::now();
-        let before = self.0.pickers.lock().await.get(pool).cloned();
-        if let Some(seen) = &before {
-            let keep = if matches!(seen.picker, Ok(Some(_))) { BELIEF } else { PAUSE };
-            if now < seen.at + keep {
-                return seen.picker.clone();
-            }
-        }
-        let picker = match self.ask_pool(pool).await {
-            Ok(picker) => Ok(picker),
-            // An API server that is away takes nothing back.
-            Err(_) if before.as_ref().is_some_and(|seen| matches!(seen.picker, Ok(Some(_)))) => {
-                return before.map_or(Ok(None), |seen| seen.picker);
-            }
-            Err(problem) => Err(problem),
-        };
-        self.0.pickers.lock().await.insert(pool.clone(), Seen { picker: picker.clone(), at: now });
-        picker
+        let cached = self.0.pickers.lock().unwrap_or_else(PoisonError::into_inner).of(pool);
+        cached.get(&self.0.calls, || self.clone().ask_picker(pool.clone())).await
+    }
+
+    async fn ask_picker(self, pool: ObjectName) -> Result<Answer<Option<Arc<str>>>, Arc<str>> {
+        let picker = self.ask_pool(&pool).await?;
+        let is_named = picker.is_some();
+        // What may yet be made is looked for again soon.
+        let (renew_after, good_for) =
+            if is_named { (BELIEF.mul_f64(RENEWAL), BELIEF) } else { (PAUSE, PAUSE) };
+        // An API server that is away takes nothing back.
+        Ok(Answer { value: picker, renew_after, good_for, outlives_failure: is_named })
     }
 
     async fn ask_pool(&self, pool: &ObjectName) -> Result<Option<Arc<str>>, Arc<str>> {
@@ -172,44 +166,37 @@ impl Credentials {
         Ok(None)
     }
 
-    /// A token that is still good; one request at a time, whoever waits for it.
     async fn token(&self, account: &ObjectName) -> Result<HeaderValue, Withheld> {
-        let mut token = self.0.token.lock().await;
-        let now = Instant::now();
-        if now >= token.renew_at {
-            token.asked_at = now;
-            match self.request(account).await {
-                Ok((header, lifetime)) => {
-                    if token.problem.take().is_some() {
-                        info!(%account, "tokens are given out again");
-                    }
-                    // From before the request was sent: a wait for its answer is not life.
-                    token.renew_at = now + lifetime.mul_f64(RENEWAL);
-                    token.ends_at = now + lifetime;
-                    token.header = Some(header);
-                }
-                Err(problem) => {
-                    if token.problem.is_none() {
-                        warn!(%account, %problem, "no token is given out");
-                    }
-                    token.problem = Some(problem);
-                    token.renew_at = now + PAUSE;
-                }
-            }
-        }
-        match &token.header {
-            Some(header) if Instant::now() < token.ends_at => Ok(header.clone()),
-            _ => Err(Withheld::NoAnswer(token.problem.clone().unwrap_or_default())),
-        }
+        let ask = || self.ask_token(account);
+        self.0.token.get(&self.0.calls, ask).await.map_err(Withheld::NoAnswer)
     }
 
     /// Takes note that a source did not accept `header`. Where that is no longer a new token it
-    /// may have been taken back, with its account for example: another one is asked for.
+    /// may have been taken back, with its account for example: then this waits for another one,
+    /// while others go on with what they have.
     pub async fn refused(&self, header: &HeaderValue) {
-        let mut token = self.0.token.lock().await;
-        let now = Instant::now();
-        if token.header.as_ref() == Some(header) && now >= token.asked_at + DOUBT {
-            token.renew_at = now;
+        let Some(account) = self.account() else { return };
+        let is_doubtful =
+            |token: &HeaderValue, asked_at: Instant| token == header && asked_at.elapsed() >= DOUBT;
+        self.0.token.renew(is_doubtful, &self.0.calls, || self.ask_token(account)).await;
+    }
+
+    fn ask_token(
+        &self,
+        account: &ObjectName,
+    ) -> impl Future<Output = Result<Answer<HeaderValue>, Arc<str>>> + Send + use<> {
+        let (credentials, account) = (self.clone(), account.clone());
+        async move {
+            let asked = credentials.request(&account).await;
+            let failed_before = credentials.0.fails.swap(asked.is_err(), Relaxed);
+            match &asked {
+                Ok(_) if failed_before => info!(%account, "tokens are given out again"),
+                Err(problem) if !failed_before => warn!(%account, %problem, "no token is given out"),
+                _ => {}
+            }
+            let (value, lifetime) = asked?;
+            let renew_after = lifetime.mul_f64(RENEWAL);
+            Ok(Answer { value, renew_after, good_for: lifetime, outlives_failure: false })
         }
     }
 
@@ -242,6 +229,20 @@ impl Credentials {
     #[must_use]
     pub fn explain(&self, fault: &Fault, source: &Source) -> String {
         fault.explain(source, self.account())
+    }
+}
+
+impl Pickers {
+    fn of(&mut self, pool: &ObjectName) -> Cached<Option<Arc<str>>> {
+        if let Some(cached) = self.by_pool.get(pool) {
+            return cached.clone();
+        }
+        if self.by_pool.len() >= self.crowded {
+            let now = Instant::now();
+            self.by_pool.retain(|_, cached| cached.is_recent(now));
+            self.crowded = 2 * self.by_pool.len() + 64;
+        }
+        self.by_pool.entry(pool.clone()).or_default().clone()
     }
 }
 

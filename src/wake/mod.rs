@@ -1,28 +1,24 @@
 //! Reads wake-up sources: pages that show demand while a model has no replica.
 //!
 //! ```text
-//! aggregator ─SourcePlan─► SourcePool ─► one task a source ─► Reader ─► SourceClient ─► page
+//! aggregator ─SourcePlan─► SourcePool ─► one task a source ─► Reader ─► PageClient ─► page
 //! Prober ─────SourcePlan─►     │                               └─► Credentials ─► Kubernetes API
-//!                              ◄──── Directory (where Services answer) ◄── discovery
-//!                              ────► Wants (which Services matter) ──────► discovery
+//!                              ◄──── Directory (where each port answers) ◄── discovery
 //! ```
 //! Every reading, whoever wants it, goes through the same [`Reader`]: one place decides who is
 //! shown a token.
 
-mod client;
+mod cached;
 mod credentials;
 mod prober;
 mod reader;
 mod sources;
 #[cfg(test)]
 mod tests;
-mod wants;
 
 pub use self::{
-    client::{Dial, SourceClient, SourceClientError, SourceFetch},
     credentials::{CredentialSettings, Credentials},
     prober::{PROBE_INTERVAL, Prober},
-    reader::{Memory, Reader},
+    reader::{Reader, SourceEndpoint},
     sources::{SourcePlan, SourcePool, SourceReport, TIMEOUT},
-    wants::Wants,
 };

@@ -10,10 +10,14 @@ use std::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Reader, SourceClient, SourceFetch, SourcePlan, SourcePool, SourceReport};
+use super::{Reader, SourcePlan, SourcePool, SourceReport};
+use crate::{
+    cluster::directory::Pools,
+    scrape::{Fetch, PageClient},
+};
 use scaler_core::{
     names::InferenceSetKey,
-    wake::{Answers, Asked, Directory, Readability, Reading, Source, judge},
+    wake::{Answers, Asked, Readability, Reading, Source, judge},
 };
 
 /// From one try to the next, once a source has been tried.
@@ -21,11 +25,11 @@ pub const PROBE_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Tries what is asked for, every [`PROBE_INTERVAL`], and tells what came of it.
 #[derive(Debug)]
-pub struct Prober<F = SourceClient> {
+pub struct Prober<F = PageClient> {
     reader: Reader<F>,
     pool: SourcePool<F>,
     reports: mpsc::Receiver<SourceReport>,
-    directory: watch::Receiver<Arc<Directory>>,
+    pools: watch::Receiver<Pools>,
     asked: watch::Receiver<Arc<Asked>>,
     answers: watch::Sender<Arc<Answers>>,
     readings: BTreeMap<InferenceSetKey, Reading>,
@@ -34,13 +38,13 @@ pub struct Prober<F = SourceClient> {
     known: HashMap<Source, Readability>,
 }
 
-impl<F: SourceFetch> Prober<F> {
+impl<F: Fetch> Prober<F> {
     /// `pool` reports to `reports`.
     #[must_use]
     pub fn new(
         reader: Reader<F>,
         (pool, reports): (SourcePool<F>, mpsc::Receiver<SourceReport>),
-        directory: watch::Receiver<Arc<Directory>>,
+        pools: watch::Receiver<Pools>,
         asked: watch::Receiver<Arc<Asked>>,
         answers: watch::Sender<Arc<Answers>>,
     ) -> Self {
@@ -48,7 +52,7 @@ impl<F: SourceFetch> Prober<F> {
             reader,
             pool,
             reports,
-            directory,
+            pools,
             asked,
             answers,
             readings: BTreeMap::new(),
@@ -66,7 +70,7 @@ impl<F: SourceFetch> Prober<F> {
                 () = cancel.cancelled() => break,
                 changed = self.asked.changed() => if changed.is_err() { break },
                 // Which pool is whose may have changed.
-                Ok(()) = self.directory.changed() => {}
+                Ok(()) = self.pools.changed() => {}
                 Some(report) = self.reports.recv() => self.take(&report),
             }
         }
@@ -76,11 +80,12 @@ impl<F: SourceFetch> Prober<F> {
     /// Has the pool read what is asked for.
     fn follow(&mut self) {
         let asked = self.asked.borrow_and_update().clone();
-        let directory = self.directory.borrow_and_update().clone();
+        let pools = self.pools.borrow_and_update();
         let reading = |(set, named): (&InferenceSetKey, &Option<_>)| {
-            Some((set.clone(), Reading::to_try(set, named.as_ref(), &directory.pools)?))
+            Some((set.clone(), Reading::to_try(set, named.as_ref(), &pools)?))
         };
         let readings: BTreeMap<_, _> = asked.iter().filter_map(reading).collect();
+        drop(pools);
         if readings == self.readings {
             return;
         }

@@ -1,7 +1,7 @@
 //! One task a source, shared by all who read it.
 
 use std::{
-    collections::{BTreeSet, HashMap},
+    collections::HashMap,
     net::SocketAddr,
     sync::{
         Arc,
@@ -18,13 +18,17 @@ use tokio::{
 };
 use tracing::{error, info, warn};
 
-use super::{Memory, Reader, SourceClient, SourceFetch, Wants};
+use super::{Reader, SourceEndpoint};
+use crate::{
+    cluster::directory::{Directory, FollowedPort},
+    scrape::{Fetch, PageClient},
+};
 use clock::Clock;
 use scaler_core::{
     endpoint::cadence::{Cadence, unit_fraction},
     page::picker::GatewaySample,
     time::Moment,
-    wake::{Directory, Fault, Missing, Place, Source, pace::Pace},
+    wake::{Fault, Missing, Place, Source, pace::Pace},
 };
 
 /// What is read of a source.
@@ -57,14 +61,13 @@ const PATIENCE: Duration = Duration::from_secs(1);
 /// Owns one task for each source. None of its methods waits, except `shutdown`. Dropping it
 /// ends all tasks.
 #[derive(Debug)]
-pub struct SourcePool<F = SourceClient> {
-    /// Whose readings these are, for the directory and for logs.
+pub struct SourcePool<F = PageClient> {
+    /// Whose readings these are, for logs.
     name: &'static str,
     reader: Reader<F>,
     clock: Clock,
     reports: mpsc::Sender<SourceReport>,
-    directory: watch::Receiver<Arc<Directory>>,
-    wants: Wants,
+    directory: Directory,
     pace: Pace,
     in_force: Arc<InForce>,
     running: HashMap<Source, Running>,
@@ -101,7 +104,7 @@ impl InForce {
     }
 }
 
-impl<F: SourceFetch> SourcePool<F> {
+impl<F: Fetch> SourcePool<F> {
     /// A pool without sources. `exported` shows the interval in force for those asleep, in
     /// seconds. A full `reports` channel slows the readings down.
     #[must_use]
@@ -109,7 +112,7 @@ impl<F: SourceFetch> SourcePool<F> {
         name: &'static str,
         reader: Reader<F>,
         clock: Clock,
-        (directory, wants): (watch::Receiver<Arc<Directory>>, Wants),
+        directory: Directory,
         pace: Pace,
         exported: Gauge<f64, AtomicU64>,
         reports: mpsc::Sender<SourceReport>,
@@ -122,7 +125,6 @@ impl<F: SourceFetch> SourcePool<F> {
             clock,
             reports,
             directory,
-            wants,
             pace,
             in_force: Arc::new(in_force),
             running: HashMap::new(),
@@ -149,21 +151,14 @@ impl<F: SourceFetch> SourcePool<F> {
             (Some(running), None) => {
                 running.task.abort();
                 self.running.remove(source);
-                self.set_wants();
             }
             (None, Some(plan)) => {
                 let plan = watch::Sender::new(plan);
                 let task = self.start(source, plan.subscribe());
                 self.running.insert(source.clone(), Running { plan, task });
-                self.set_wants();
             }
         }
         self.keep_pace();
-    }
-
-    fn set_wants(&self) {
-        let services = self.running.keys().filter_map(Source::service).cloned();
-        self.wants.set(self.name, services.collect::<BTreeSet<_>>());
     }
 
     fn keep_pace(&self) {
@@ -214,9 +209,9 @@ impl<F: SourceFetch> SourcePool<F> {
             source: source.clone(),
             reader: self.reader.clone(),
             clock: self.clock,
-            directory: self.directory.clone(),
+            port: source.service().map(|port| self.directory.follow(port)),
             in_force: self.in_force.clone(),
-            memory: Memory::default(),
+            endpoint: None,
             was_read: None,
         };
         // Many that are found in one moment are not read in one moment.
@@ -232,13 +227,14 @@ impl<F: SourceFetch> SourcePool<F> {
 }
 
 /// The reading of one source.
-struct Task<F: SourceFetch> {
+struct Task<F: Fetch> {
     source: Source,
     reader: Reader<F>,
     clock: Clock,
-    directory: watch::Receiver<Arc<Directory>>,
+    /// Where it answers, unless that is an address of its own.
+    port: Option<FollowedPort>,
     in_force: Arc<InForce>,
-    memory: Memory<F>,
+    endpoint: Option<(SocketAddr, SourceEndpoint<F>)>,
     /// Whether the last reading went well; `None` before the first.
     was_read: Option<bool>,
 }
@@ -246,7 +242,7 @@ struct Task<F: SourceFetch> {
 /// Where a source is, as far as is known.
 type Found = Result<SocketAddr, Fault>;
 
-impl<F: SourceFetch> Task<F> {
+impl<F: Fetch> Task<F> {
     async fn run(
         mut self,
         delay: Duration,
@@ -292,9 +288,9 @@ impl<F: SourceFetch> Task<F> {
     fn look_up(&mut self) -> Found {
         match &self.source.place {
             Place::Address(address) => Ok(*address),
-            Place::Service(service) => match self.directory.borrow_and_update().places.get(service) {
-                Some(Ok(address)) => Ok(*address),
-                Some(Err(missing)) => Err(Fault::Missing(*missing)),
+            Place::Service(_) => match self.port.as_mut().and_then(FollowedPort::find) {
+                Some(Ok(addresses)) => addresses.first().copied().ok_or(Fault::Missing(Missing::Endpoint)),
+                Some(Err(missing)) => Err(Fault::Missing(missing)),
                 None => Err(Fault::NotLookedUp),
             },
         }
@@ -303,9 +299,9 @@ impl<F: SourceFetch> Task<F> {
     /// Resolves when the source is somewhere else than `before`.
     async fn moved(&mut self, before: &Found) {
         loop {
-            if self.directory.changed().await.is_err() {
-                // The process is going down, or there is no cluster to look things up in.
-                std::future::pending::<()>().await;
+            match &mut self.port {
+                Some(port) => port.moved().await,
+                None => std::future::pending().await,
             }
             if self.look_up() != *before {
                 return;
@@ -316,7 +312,10 @@ impl<F: SourceFetch> Task<F> {
     async fn read(&mut self, found: Found, plan: &SourcePlan, interval: Duration) -> SourceReport {
         let outcome = match found {
             Ok(address) => {
-                self.reader.read(&self.source, address, &plan.pools, TIMEOUT, &mut self.memory).await
+                let kept = self.endpoint.take().filter(|(before, _)| *before == address);
+                let new = || (address, SourceEndpoint::new(self.source.clone(), address));
+                let (_, endpoint) = self.endpoint.insert(kept.unwrap_or_else(new));
+                self.reader.read(endpoint, &plan.pools, TIMEOUT).await
             }
             Err(fault) => Err(fault),
         };

@@ -14,5 +14,6 @@ pub mod lease;
 pub mod names;
 pub mod page;
 pub mod provision;
+mod steps;
 pub mod time;
 pub mod wake;

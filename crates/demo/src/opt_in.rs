@@ -2,7 +2,7 @@
 //! provisioner itself works on an API server in memory, and lets the model sleep only once the
 //! gateway was read.
 
-use std::{collections::BTreeMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use prometheus_client::metrics::gauge::Gauge;
@@ -17,16 +17,17 @@ use tokio_util::sync::CancellationToken;
 use super::scenario::{Scenario, WAITING_TARGET};
 use clock::Clock;
 use keda_kaito_scaler::{
+    cluster::{directory::Directory, store::Store},
     metrics::Metrics,
     provision::{Provisioner, WakeSources},
     scrape::{DEFAULT_MAX_BODY, PageClient},
-    wake::{PROBE_INTERVAL, Prober, Reader, SourceClient, SourcePool, Wants},
+    wake::{PROBE_INTERVAL, Prober, Reader, SourcePool},
 };
 use scaler_core::{
     fleet::services::pool_name,
     names::InferenceSetKey,
     provision,
-    wake::{Directory, Source, pace::Pace},
+    wake::{Source, pace::Pace},
 };
 use sim::{api_server::ApiServer, keda};
 
@@ -52,33 +53,35 @@ pub(crate) async fn scaled_object(
 
     let (asking, asked) = watch::channel(Arc::default());
     let answers = watch::Sender::default();
+    let (store, watching) = Store::new(server.client());
     let provisioner = Provisioner {
         // Served in plaintext: there are none.
         certificates: watch::channel(None).1,
-        client: server.client(),
+        store,
         scaler_address: SCALER_ADDRESS.to_owned(),
         instance: None,
         metrics: Metrics::default(),
         wake_sources: WakeSources { asked: asking, answers: answers.subscribe() },
         writes_per_second: Provisioner::WRITES_PER_SECOND,
     };
-    let directory = watch::Sender::new(Arc::new(directory(key, gateway)));
-    let reader = Reader::new(SourceClient::new(PageClient::new(DEFAULT_MAX_BODY)?, None)?, None);
+    let directory = directory(key, gateway);
+    let reader = Reader::new(PageClient::new(DEFAULT_MAX_BODY)?, None);
     let (reporting, reports) = mpsc::channel(1);
     let pool = SourcePool::new(
         "demo",
         reader.clone(),
         clock,
-        (directory.subscribe(), Wants::default()),
+        directory.clone(),
         Pace { asleep: PROBE_INTERVAL, awake: PROBE_INTERVAL, ..Pace::default() },
         Gauge::default(),
         reporting,
     );
-    let prober = Prober::new(reader, (pool, reports), directory.subscribe(), asked, answers);
+    let prober = Prober::new(reader, (pool, reports), directory.pools(), asked, answers);
 
     let (_leading, leads) = watch::channel(true);
     let cancel = CancellationToken::new();
     let mut tasks = JoinSet::new();
+    tasks.spawn(watching.run(cancel.clone()));
     tasks.spawn(prober.run(cancel.clone()));
     tasks.spawn(provisioner.run(std::future::ready(()), leads, cancel.clone()));
     let made = || server.get(provision::KIND, &key.namespace, &key.name);
@@ -112,10 +115,12 @@ fn annotated(key: &InferenceSetKey, max_replicas: u32) -> Value {
 fn directory(key: &InferenceSetKey, gateway: SocketAddr) -> Directory {
     let pool = pool_name(&key.name);
     let picker = Source::picker(&key.namespace, &pool);
-    Directory {
-        places: picker.service().map(|service| (service.clone(), Ok(gateway))).into_iter().collect(),
-        pools: BTreeMap::from([(key.clone(), pool.into())]),
+    let directory = Directory::default();
+    if let Some(port) = picker.service() {
+        directory.tell(port.clone(), Some(Ok([gateway].into())));
     }
+    directory.tell_pool(key.clone(), Some(pool.into()));
+    directory
 }
 
 /// The ScaledObject that was made, with the demo's own times, and its second trigger, which the

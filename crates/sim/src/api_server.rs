@@ -5,15 +5,17 @@
 //! It knows no schema, no admission and only simple selectors; a request with another is
 //! refused, so that no test passes by getting everything.
 
+mod by_path;
+mod faults;
 mod listen;
 mod managed;
+pub mod rbac;
 mod requests;
 mod selector;
 
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
 };
 
 use http::Method;
@@ -21,12 +23,15 @@ use kube::Client;
 use serde_json::{Value, json};
 use tokio::{sync::watch, time::Instant};
 
+use self::faults::Faults;
+pub use self::{by_path::ByPath, faults::SILENCE};
+
 /// An API server. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct ApiServer {
     state: Arc<Mutex<State>>,
-    /// The newest resourceVersion: what watches and tests wait on.
-    version: watch::Sender<u64>,
+    /// Fires with each request and each change: what watches and tests wait on.
+    activity: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -36,8 +41,11 @@ struct State {
     history: Vec<Change>,
     version: u64,
     requests: Vec<Received>,
-    refusals: Vec<Refusal>,
-    latency: Duration,
+    faults: Faults,
+    /// How many tokens were given out.
+    tokens: u32,
+    /// By plural, how often the watches of a kind were ended.
+    ended: BTreeMap<String, u64>,
     /// A call that a cluster would refuse. Who makes it may try again for ever, so the one that
     /// waits has to be told.
     unlisted: Option<String>,
@@ -87,19 +95,11 @@ impl Received {
     }
 }
 
-#[derive(Clone, Debug)]
-struct Refusal {
-    method: Method,
-    part: String,
-    code: u16,
-    message: String,
-}
-
 impl ApiServer {
     /// With HPAs and events, which every API server has.
     #[must_use]
     pub fn new() -> Self {
-        let server = Self { state: Arc::default(), version: watch::Sender::new(0) };
+        let server = Self { state: Arc::default(), activity: watch::Sender::new(()) };
         server.install("autoscaling/v2", "HorizontalPodAutoscaler", "horizontalpodautoscalers");
         server.install("events.k8s.io/v1", "Event", "events");
         server
@@ -110,6 +110,29 @@ impl ApiServer {
     pub fn with_chart_rbac() -> Self {
         let server = Self::new();
         server.state().holds_to_rbac = true;
+        server
+    }
+
+    /// A cluster with KEDA, KAITO and gateways, held to the chart's RBAC.
+    #[must_use]
+    pub fn complete() -> Self {
+        let server = Self::with_chart_rbac();
+        for (api_version, kind, plural) in [
+            ("v1", "Secret", "secrets"),
+            ("v1", "Pod", "pods"),
+            ("v1", "Service", "services"),
+            ("coordination.k8s.io/v1", "Lease", "leases"),
+            ("discovery.k8s.io/v1", "EndpointSlice", "endpointslices"),
+            ("inference.networking.k8s.io/v1", "InferencePool", "inferencepools"),
+            ("inference.networking.x-k8s.io/v1alpha2", "InferencePool", "inferencepools"),
+            ("kaito.sh/v1alpha1", "MultiRoleInference", "multiroleinferences"),
+            ("kaito.sh/v1beta1", "InferenceSet", "inferencesets"),
+            ("kaito.sh/v1beta1", "Workspace", "workspaces"),
+            ("keda.sh/v1alpha1", "ScaledObject", "scaledobjects"),
+            ("keda.sh/v1alpha1", "ClusterTriggerAuthentication", "clustertriggerauthentications"),
+        ] {
+            server.install(api_version, kind, plural);
+        }
         server
     }
 
@@ -145,7 +168,7 @@ impl ApiServer {
         let mut state = self.state();
         let place = state.place_of(&object);
         state.put(place, managed::owned_by(object, manager));
-        self.announce(&state);
+        self.announce();
     }
 
     /// Changes an object behind everybody's back. Does nothing where it isn't there.
@@ -156,14 +179,14 @@ impl ApiServer {
             change(&mut object);
             state.put(place, object);
         }
-        self.announce(&state);
+        self.announce();
     }
 
     pub fn remove(&self, kind: &str, namespace: &str, name: &str) {
         let mut state = self.state();
         let place = state.place(kind, namespace, name);
         state.remove(&place);
-        self.announce(&state);
+        self.announce();
     }
 
     #[must_use]
@@ -216,36 +239,20 @@ impl ApiServer {
         self.state().requests.iter().filter(|request| request.is_write()).cloned().collect()
     }
 
-    /// From now on answers with `code` where the path holds `part`.
-    pub fn refuse(&self, method: Method, part: &str, code: u16, message: &str) {
-        let (part, message) = (part.to_owned(), message.to_owned());
-        self.state().refusals.push(Refusal { method, part, code, message });
-    }
-
-    /// Refuses nothing any more.
-    pub fn forgive(&self) {
-        self.state().refusals.clear();
-    }
-
-    /// From now on every answer takes this long.
-    pub fn set_latency(&self, latency: Duration) {
-        self.state().latency = latency;
-    }
-
-    /// Waits until `is_so`; looked at after every change of an object.
+    /// Waits until `is_so`; looked at after every request and every change of an object.
     ///
     /// # Panics
-    /// [With RBAC](Self::with_chart_rbac), where a call came in that is not listed in [`crate::access`].
+    /// [With RBAC](Self::with_chart_rbac), where a call came in that is not listed in [`rbac`].
     pub async fn until(&self, is_so: impl Fn(&Self) -> bool) {
-        let mut version = self.version.subscribe();
+        let mut activity = self.activity.subscribe();
         loop {
-            version.borrow_and_update();
-            assert_eq!(self.state().unlisted, None, "not listed in sim::access");
+            activity.borrow_and_update();
+            assert_eq!(self.state().unlisted, None, "not listed in sim::api_server::rbac");
             if is_so(self) {
                 return;
             }
             // The sender lives as long as `self`.
-            let _ = version.changed().await;
+            let _ = activity.changed().await;
         }
     }
 
@@ -254,8 +261,17 @@ impl ApiServer {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn announce(&self, state: &State) {
-        self.version.send_replace(state.version);
+    fn announce(&self) {
+        self.activity.send_replace(());
+    }
+}
+
+impl Drop for State {
+    /// A test must not pass because nobody waited for anything after such a call.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            assert_eq!(self.unlisted, None, "not listed in sim::api_server::rbac");
+        }
     }
 }
 
@@ -309,6 +325,39 @@ impl State {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    /// Where the object of a path is.
+    fn place_at(&self, path: &str) -> Place {
+        let segments: Vec<_> = path.trim_start_matches('/').split('/').collect();
+        let (group, rest) = match segments.as_slice() {
+            ["api", _, rest @ ..] => ("", rest),
+            ["apis", group, _, rest @ ..] => (*group, rest),
+            _ => ("", &[][..]),
+        };
+        let (namespace, plural, name) = match rest {
+            ["namespaces", namespace, plural, name] => (*namespace, *plural, *name),
+            [plural, name] => ("", *plural, *name),
+            _ => panic!("{path} is no object's"),
+        };
+        let is_installed = |it: &Installed| it.group == group && it.plural == plural;
+        assert!(self.installed.iter().any(is_installed), "{path} is of no installed kind");
+        let [group, plural, namespace, name] = [group, plural, namespace, name].map(str::to_owned);
+        Place { group, plural, namespace, name }
+    }
+
+    /// The path of an object, in the first version of its kind.
+    fn path_of(&self, place: &Place) -> String {
+        let mut installed = self.installed.iter();
+        let installed = installed.find(|it| it.group == place.group && it.plural == place.plural);
+        let version = installed.map_or("", |it| &it.version);
+        let root = if place.group.is_empty() { "/api".to_owned() } else { format!("/apis/{}", place.group) };
+        let namespace = if place.namespace.is_empty() {
+            String::new()
+        } else {
+            format!("/namespaces/{}", place.namespace)
+        };
+        format!("{root}/{version}{namespace}/{}/{}", place.plural, place.name)
     }
 
     fn place_of(&self, object: &Value) -> Place {

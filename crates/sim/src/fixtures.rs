@@ -25,6 +25,8 @@ use tokio_util::{
     task::TaskTracker,
 };
 
+use crate::hostile::Hostile;
+
 /// How a [`Fixture`] answers.
 #[derive(Clone, Debug)]
 pub enum Behaviour {
@@ -45,8 +47,8 @@ pub enum Behaviour {
     Hangs,
     /// Announces a page, sends half of it and resets the connection.
     ResetsMidBody,
-    /// Sends a body that never ends, as fast as it is read.
-    NeverEnds,
+    /// Aims at one thing that a careless reader runs out of.
+    Hostile(Hostile),
     /// Answers with bytes that are no HTTP.
     NoHttp,
     /// Answers 200 with a body that is no metrics page.
@@ -176,13 +178,7 @@ async fn converse(mut stream: TcpStream, shared: &Shared) -> io::Result<()> {
                 stream.write_all(&[b'#'; 500]).await?;
                 return stream.set_zero_linger();
             }
-            Behaviour::NeverEnds => {
-                stream.write_all(b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n").await?;
-                let chunk = format!("10000\r\n{}\r\n", "# on and on ....".repeat(0x1000));
-                loop {
-                    stream.write_all(chunk.as_bytes()).await?;
-                }
-            }
+            Behaviour::Hostile(kind) => kind.answer(&mut stream).await?,
             Behaviour::NoHttp => return stream.write_all(b"\x16\x03\x01 what is this?\r\n\r\n").await,
             Behaviour::NoMetrics => {
                 write_page(&mut stream, "<!DOCTYPE html>\n<html><body>Welcome!</body></html>\n").await?;

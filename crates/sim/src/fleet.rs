@@ -19,6 +19,7 @@ use tokio::{net::TcpSocket, task::JoinSet, time::Instant};
 use self::serve::{Pages, Place, serve};
 use super::{
     endpoints_file::{Endpoint, EndpointsFile, GatewayAddress, InferenceSet, Phase},
+    hostile::Hostile,
     http::Meter,
     page::Slot,
 };
@@ -55,6 +56,8 @@ pub enum Health {
     Refuses,
     /// Takes the connection and drops it.
     Resets,
+    /// Aims at one thing that a careless reader runs out of.
+    Hostile(Hostile),
 }
 
 /// What one endpoint shows; moved from outside at any time.

@@ -4,14 +4,13 @@
 //! What decides anything here is pure and takes its time as a parameter, so that a run can be
 //! repeated from its seed; only `http`, `keda` and the servers touch a socket.
 
-pub mod access;
 pub mod api_server;
 pub mod cluster;
 pub mod endpoints_file;
-pub mod fake_api;
 pub mod fixtures;
 pub mod fleet;
 pub mod gateway;
+pub mod hostile;
 pub mod hpa;
 pub mod http;
 pub mod keda;

@@ -9,7 +9,7 @@ use crate::pki::{
     tls::server_config,
 };
 use scaler_core::cert::Role;
-use sim::fake_api::FakeApi;
+use sim::api_server::ByPath;
 
 const PATH: &str = "/apis/keda.sh/v1alpha1/clustertriggerauthentications/keda-kaito-scaler-creds";
 
@@ -21,7 +21,7 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(api: &FakeApi) -> Self {
+    fn start(api: &ByPath) -> Self {
         let settings = Settings {
             own_namespace: "keda".into(),
             namespace: "keda".into(),
@@ -31,10 +31,12 @@ impl Replica {
             service: "svc".into(),
             leaf_life: YEAR,
         };
-        let (keeper, state) = AuthenticationKeeper::new(api.client(), &settings);
+        let (store, watching) = Store::new(api.client());
+        let (keeper, state) = AuthenticationKeeper::new(&store, &settings);
         let (leads, is_leading) = watch::channel(true);
         let (standing, has_certificates) = watch::channel(Standing::default());
         let tasks = TaskTracker::new();
+        tasks.spawn(watching.run(CancellationToken::new()));
         tasks.spawn(keeper.run(is_leading, has_certificates, CancellationToken::new()));
         Self { state, leads, standing, _tasks: tasks }
     }
@@ -50,13 +52,13 @@ impl Replica {
     }
 }
 
-fn references(api: &FakeApi) -> Value {
+fn references(api: &ByPath) -> Value {
     api.get(PATH).unwrap()["spec"]["secretTargetRef"].clone()
 }
 
 #[tokio::test(start_paused = true)]
 async fn it_is_made_once_there_are_certificates_and_put_right_after_changes() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     let mut replica = Replica::start(&api);
     replica.until(Authentication::Missing).await;
     assert_eq!(api.requests("PATCH"), 0);
@@ -95,7 +97,7 @@ async fn it_is_made_once_there_are_certificates_and_put_right_after_changes() {
 /// An old pod may hold the Lease until this one is ready.
 #[tokio::test(start_paused = true)]
 async fn a_replica_that_does_not_lead_creates_it_and_leaves_its_changes_to_the_leader() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     let mut replica = Replica::start(&api);
     replica.leads.send_replace(false);
     replica.certify();
@@ -116,7 +118,7 @@ async fn a_replica_that_does_not_lead_creates_it_and_leaves_its_changes_to_the_l
 
 #[tokio::test(start_paused = true)]
 async fn a_missing_resource_type_is_waited_for() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     api.fail(|_, _| Some(404));
     let mut replica = Replica::start(&api);
     replica.certify();
@@ -128,7 +130,7 @@ async fn a_missing_resource_type_is_waited_for() {
 
 #[tokio::test(start_paused = true)]
 async fn a_write_that_fails_is_repeated_without_haste() {
-    let api = FakeApi::new();
+    let api = ByPath::new();
     api.fail(|method, _| (method == http::Method::PATCH).then_some(403));
     let replica = Replica::start(&api);
     replica.certify();

@@ -1,8 +1,8 @@
-//! The writing half of [`Store`]: carries out plans, one step at a time.
+//! The writing half of [`CertificateKeeper`]: carries out plans, one step at a time.
 
 use super::{
-    Api, Chain, EventType, FIELD_MANAGER, FIRST_PAUSE, Instant, LEADERS_TURN, LONGEST_PAUSE, LOOK_AGAIN,
-    ListParams, Pod, Role, Secret, Store, StoreError, call,
+    Api, CertificateKeeper, Chain, EventType, FIELD_MANAGER, FIRST_PAUSE, Instant, LEADERS_TURN,
+    LONGEST_PAUSE, LOOK_AGAIN, ListParams, Pod, Role, Secret, StoreError, call,
 };
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use scaler_core::cert::{Flaw, LeafState, Note, Plan, Reason, plan};
 /// Each step leads to a new look; more of them in a row than this means that a rule is broken.
 const MOST_STEPS: usize = 8;
 
-impl Store {
+impl CertificateKeeper {
     /// Brings the chains up to date; says how long there is nothing to do. Without the lead it
     /// does only what [`is_anybodys`].
     pub(super) async fn renew(&mut self, is_leading: bool) -> Duration {

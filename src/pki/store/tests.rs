@@ -8,7 +8,7 @@ use crate::pki::{
     mint, pem,
     testing::{YEAR, founded, legacy_secret, now, policy},
 };
-use sim::fake_api::{FakeApi, SILENCE};
+use sim::api_server::{ByPath, SILENCE};
 
 const SERVER: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-server-certs";
 const CLIENT: &str = "/api/v1/namespaces/keda-system/secrets/keda-kaito-scaler-client-certs";
@@ -27,7 +27,7 @@ struct Replica {
 }
 
 impl Replica {
-    fn start(api: &FakeApi, leads: bool, wall: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
+    fn start(api: &ByPath, leads: bool, wall: impl Fn() -> Moment + Send + Sync + 'static) -> Self {
         let settings = Settings {
             own_namespace: "keda".into(),
             namespace: "keda-system".into(),
@@ -38,10 +38,12 @@ impl Replica {
             leaf_life: YEAR,
         };
         let presented = Arc::new(Presented::default());
-        let (store, standing) = Store::new(api.client(), settings, Arc::clone(&presented), wall);
+        let (store, watching) = Store::new(api.client());
+        let (keeper, standing) = CertificateKeeper::new(&store, settings, Arc::clone(&presented), wall);
         let (leads, is_leading) = watch::channel(leads);
         let (tasks, shutdown) = (TaskTracker::new(), CancellationToken::new());
-        tasks.spawn(store.run(is_leading, shutdown.clone()));
+        tasks.spawn(watching.run(shutdown.clone()));
+        tasks.spawn(keeper.run(is_leading, shutdown.clone()));
         Self { standing, presented, leads, tasks, shutdown }
     }
 
@@ -60,33 +62,33 @@ fn secret(contents: &Contents) -> Value {
 }
 
 /// A cluster whose Secrets hold these.
-fn cluster(server: &Contents, client: &Contents) -> FakeApi {
-    let api = FakeApi::new();
+fn cluster(server: &Contents, client: &Contents) -> ByPath {
+    let api = ByPath::new();
     for (path, contents) in [(SERVER, server), (CLIENT, client), (CA, &Contents::new())] {
         api.put(path, secret(contents));
     }
     api
 }
 
-fn empty() -> FakeApi {
+fn empty() -> ByPath {
     cluster(&Contents::new(), &Contents::new())
 }
 
-fn legacy() -> FakeApi {
+fn legacy() -> ByPath {
     cluster(&legacy_secret(Role::Server), &legacy_secret(Role::Client))
 }
 
-fn contents(api: &FakeApi, path: &str) -> Contents {
+fn contents(api: &ByPath, path: &str) -> Contents {
     serde_json::from_value(api.get(path).unwrap()["data"].clone()).unwrap_or_default()
 }
 
-fn cas(api: &FakeApi, role: Role) -> Vec<Fingerprint> {
+fn cas(api: &ByPath, role: Role) -> Vec<Fingerprint> {
     let path = if role == Role::Server { SERVER } else { CLIENT };
     let chain = Chain::read(role, &contents(api, path), None);
     chain.cas.iter().map(|ca| ca.facts.fingerprint).collect()
 }
 
-fn run_old_pod(api: &FakeApi) {
+fn run_old_pod(api: &ByPath) {
     let volumes = json!([{"name": "server", "secret": {"secretName": "keda-kaito-scaler-server-certs"}}]);
     let running = json!([{"name": "scaler", "image": "", "imageID": "", "ready": true, "restartCount": 0,
         "state": {"running": {}}}]);
@@ -97,12 +99,12 @@ fn run_old_pod(api: &FakeApi) {
     );
 }
 
-fn events(api: &FakeApi, reason: &str) -> Vec<Value> {
+fn events(api: &ByPath, reason: &str) -> Vec<Value> {
     let all = api.objects("/apis/events.k8s.io/v1/namespaces/");
     all.into_iter().filter(|event| event["reason"] == reason).collect()
 }
 
-fn writes(api: &FakeApi) -> usize {
+fn writes(api: &ByPath) -> usize {
     api.requests("PUT /api/v1/namespaces/")
 }
 

@@ -1,6 +1,8 @@
 //! From the annotations to the ScaledObject, and away again.
 
 use super::*;
+use crate::cluster::store::{Informer, kinds};
+use scaler_core::fleet::inference_set::InferenceSetObject;
 
 #[tokio::test(start_paused = true)]
 async fn annotations_become_a_scaled_object_in_one_write() {
@@ -218,5 +220,49 @@ async fn the_roles_of_a_multi_role_inference_are_scaled_one_by_one() {
 
     server.put(multi_role_inference(&[]));
     server.until(|server| server.count("ScaledObject") == 0).await;
+    world.stop().await;
+}
+
+/// What the store must not let one object do to the others.
+#[tokio::test(start_paused = true)]
+async fn an_object_that_can_not_be_read_is_left_out_and_costs_nobody_else_anything() {
+    let server = cluster();
+    let mut broken = inference_set("broken", &[]);
+    broken["spec"]["replicas"] = "two".into();
+    server.put(broken);
+    server.put(inference_set("demo", &[]));
+    let mut annotated = workspace("demo-a", 1);
+    annotated["metadata"]["annotations"] = json!({"odd": 7});
+    server.put(annotated);
+    let world = World::leading(&server);
+    world.made().await;
+    world.rest().await;
+    assert_eq!(server.count("ScaledObject"), 1);
+    server.edit("InferenceSet", "team-a", "broken", |set| set["spec"]["replicas"] = 2.into());
+    server.until(|server| server.count("ScaledObject") == 2).await;
+    world.stop().await;
+}
+
+/// Discovery reads them too.
+#[tokio::test(start_paused = true)]
+async fn inference_sets_are_watched_once_whoever_reads_them() {
+    let server = cluster();
+    server.put(inference_set("demo", &[]));
+    let world = World::idle(&server);
+    let discovery: Informer<InferenceSetObject> = world.store.follow(kinds::inference_sets());
+    let mut sets = discovery.subscribe();
+    sets.changed().await;
+    let asked = |server: &ApiServer| {
+        server.requests().iter().filter(|request| request.path.ends_with("/inferencesets")).count()
+    };
+    world.rest().await;
+    assert_eq!(asked(&server), 2, "a list and a watch");
+    let mut world = world;
+    world.live.take().unwrap().send(()).unwrap();
+    world.leader.send_replace(true);
+    world.made().await;
+    annotate(&server, "demo", "max-replicas", "6");
+    world.holds("/spec/maxReplicaCount", &json!(6)).await;
+    assert_eq!(asked(&server), 2);
     world.stop().await;
 }

@@ -86,3 +86,49 @@ async fn an_object_that_comes_up_while_ours_is_on_its_way_is_not_overwritten() {
     assert_eq!(world.scaled_object(), theirs);
     world.stop().await;
 }
+
+/// The answer to our own write is no news of what there is: only the watch is.
+#[tokio::test(start_paused = true)]
+async fn an_object_deleted_before_our_answer_came_is_made_again() {
+    let server = cluster();
+    server.put(inference_set("demo", &[]));
+    server.set_answer_latency(Duration::from_secs(2));
+    let world = World::leading(&server);
+    world.made().await;
+    server.remove("ScaledObject", "team-a", "demo");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(world.scaled_object(), None, "the answer has yet to come");
+    world.made().await;
+    world.rest().await;
+    assert_eq!(server.writes().len(), 2, "and once is enough");
+    world.stop().await;
+}
+
+/// What the watch has yet to show is not planned upon: it would be written again and again.
+#[tokio::test(start_paused = true)]
+async fn a_watch_that_is_behind_causes_no_write() {
+    let server = cluster();
+    server.put(inference_set("demo", &[]));
+    let world = World::leading(&server);
+    world.made().await;
+    world.rest().await;
+    // No watch is begun anew, and those that are open end.
+    server.refuse(http::Method::GET, "/scaledobjects", 500, "etcd is slow");
+    server.end_watches("scaledobjects");
+    annotate(&server, "demo", "max-replicas", "6");
+    world.holds("/spec/maxReplicaCount", &json!(6)).await;
+    let written = server.writes().len();
+    for number in 0..10 {
+        server.edit("InferenceSet", "team-a", "demo", |set| {
+            set["metadata"]["annotations"]["scaledobject.kaito.sh/nobody-reads-this"] =
+                number.to_string().into();
+        });
+        world.rest().await;
+    }
+    assert_eq!(server.writes().len(), written);
+    // Once it goes on, so does everything.
+    server.forgive();
+    annotate(&server, "demo", "max-replicas", "7");
+    world.holds("/spec/maxReplicaCount", &json!(7)).await;
+    world.stop().await;
+}

@@ -81,3 +81,29 @@ async fn a_refused_object_is_told_tried_more_and_more_seldom_and_forgotten_once_
     assert_eq!(world.problems("ProvisionFailed"), "0");
     world.stop().await;
 }
+
+/// Each change is worth a try; it is not worth a further row of them for ever.
+#[tokio::test(start_paused = true)]
+async fn a_refused_object_that_is_changed_often_is_tried_no_oftener_for_it() {
+    let server = cluster();
+    server.put(inference_set("demo", &[]));
+    server.refuse(Method::PATCH, "/scaledobjects/", 422, "admission webhook denied the request");
+    let world = World::leading(&server);
+    world.events(1).await;
+    for number in 0..50 {
+        annotate(&server, "demo", "max-replicas", &(5 + number).to_string());
+        world.rest().await;
+    }
+    let tries = |server: &ApiServer| {
+        server
+            .writes()
+            .iter()
+            .filter(|write| write.method == Method::PATCH && !write.path.contains("/events"))
+            .count()
+    };
+    let before = tries(&server);
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let tries = tries(&server) - before;
+    assert!((11..=13).contains(&tries), "{tries} tries in an hour");
+    world.stop().await;
+}

@@ -2,19 +2,21 @@
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
-use reqwest::Url;
 use rustls::pki_types::PrivateKeyDer;
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::TcpListener,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
+    net::{TcpListener, TcpStream},
     sync::mpsc,
     task::JoinSet,
+    time::timeout,
 };
+use tokio_rustls::TlsAcceptor;
+use url::Url;
 
 use super::{
     super::{
-        Connection, DEFAULT_MAX_BODY, Fetch, Outcome, PageClient, ScrapeError, ScrapePlan, ScrapePool,
-        ScrapeReport,
+        Connection, DEFAULT_MAX_BODY, Fetch, Outcome, Page, PageClient, Peer, Request, ScrapeError,
+        ScrapePlan, ScrapePool, ScrapeReport,
     },
     id, page_of, plan, wanted,
 };
@@ -23,7 +25,10 @@ use scaler_core::{
     config::trigger::Protocol,
     endpoint::page_choice::PageKind::{Filtered, Plain},
 };
-use sim::fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page};
+use sim::{
+    fixtures::{Behaviour, Fixture, Hits, sglang_page, vllm_page},
+    hostile::Hostile,
+};
 
 const LOADED: &str = include_str!("../../../tests/data/loaded.txt");
 
@@ -46,36 +51,82 @@ async fn scrape(address: SocketAddr, change: impl Fn(&mut ScrapePlan), count: us
     received
 }
 
-/// Who fetches: the client for plaintext to an address, and the general one.
+/// How a server is reached.
 #[derive(Clone, Copy, Debug)]
 enum By {
-    Address,
-    Name,
+    Plaintext,
+    Tls,
 }
 
 impl By {
-    const BOTH: [Self; 2] = [Self::Address, Self::Name];
+    const BOTH: [Self; 2] = [Self::Plaintext, Self::Tls];
 
     /// Fetches from `behaviour`, with 64 KiB for the page, on a fresh connection or on one
     /// that was used before. The hits are those of this fetch alone.
     async fn fetch(self, behaviour: Behaviour, reused: bool) -> (Result<usize, ScrapeError>, Hits) {
         let server = Fixture::start(Behaviour::Vllm { page: vllm_page(3, 2, 0.5) }).await.unwrap();
-        let host = match self {
-            Self::Address => "127.0.0.1",
-            Self::Name => "localhost",
+        let (address, peer, _front) = match self {
+            Self::Plaintext => (server.address(), Peer::Anybody, JoinSet::new()),
+            Self::Tls => {
+                let (address, front) = in_front_of(server.address()).await;
+                (address, Peer::Encrypted, front)
+            }
         };
-        let url: Url = format!("http://{host}:{}/metrics", server.address().port()).parse().unwrap();
         let (client, mut connection) = (PageClient::new(64 * 1024).unwrap(), Connection::default());
         if reused {
-            client.fetch(&mut connection, &url).await.unwrap();
+            get(&client, &mut connection, address, &peer).await.unwrap();
         }
         let before = server.hits();
         server.become_one_that(behaviour);
-        let result = client.fetch(&mut connection, &url).await.map(|page| page.len());
+        let result = get(&client, &mut connection, address, &peer).await.map(|page| page.len());
         let Hits { filtered, plain, connections } = server.hits();
         let connections = connections - before.connections;
         (result, Hits { filtered, plain: plain - before.plain, connections })
     }
+}
+
+async fn get(
+    client: &PageClient,
+    connection: &mut Connection,
+    address: SocketAddr,
+    peer: &Peer,
+) -> Result<Page, ScrapeError> {
+    let scheme = if *peer == Peer::Anybody { "http" } else { "https" };
+    let url: Url = format!("{scheme}://{address}/metrics").parse().unwrap();
+    let request = Request { address, peer, url: &url, namespace: "team-a", authorization: None };
+    client.fetch(connection, &request).await
+}
+
+/// A certificate that nobody vouches for.
+fn self_signed() -> TlsAcceptor {
+    let certified = rcgen::generate_simple_self_signed(["someone-else".to_owned()]).unwrap();
+    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
+    let config = rustls::ServerConfig::builder()
+        .with_no_client_auth()
+        .with_single_cert(vec![certified.cert.der().clone()], key)
+        .unwrap();
+    TlsAcceptor::from(Arc::new(config))
+}
+
+/// TLS in front of a server that speaks plaintext: one connection for each.
+async fn in_front_of(server: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let acceptor = self_signed();
+    let mut accepting = JoinSet::new();
+    accepting.spawn(async move {
+        let mut connections = JoinSet::new();
+        loop {
+            let (stream, acceptor) = (listener.accept().await.unwrap().0, acceptor.clone());
+            connections.spawn(async move {
+                let mut near = acceptor.accept(stream).await.unwrap();
+                let mut far = TcpStream::connect(server).await.unwrap();
+                // Either side may break off.
+                drop(copy_bidirectional(&mut near, &mut far).await);
+            });
+        }
+    });
+    (address, accepting)
 }
 
 #[tokio::test]
@@ -161,7 +212,7 @@ async fn a_hostile_server_costs_only_its_own_value() {
     let cases = [
         (Behaviour::Hangs, Outcome::TimedOut),
         (Behaviour::ResetsMidBody, Outcome::Broken),
-        (Behaviour::NeverEnds, Outcome::TooLarge),
+        (Behaviour::Hostile(Hostile::Endless), Outcome::TooLarge),
         (Behaviour::NoHttp, Outcome::NotHttp),
         (Behaviour::NoMetrics, Outcome::NotMetrics),
         (Behaviour::Redirects { to: elsewhere.address() }, Outcome::Redirect),
@@ -221,10 +272,9 @@ async fn what_breaks_after_the_first_byte_or_on_a_fresh_connection_is_not_tried_
 #[tokio::test]
 async fn an_error_that_is_short_keeps_the_connection() {
     let server = Fixture::start(Behaviour::Status(503)).await.unwrap();
-    let url: Url = format!("http://{}/metrics", server.address()).parse().unwrap();
     let (client, mut connection) = (client(), Connection::default());
     for _ in 0..3 {
-        let failed = client.fetch(&mut connection, &url).await.err();
+        let failed = get(&client, &mut connection, server.address(), &Peer::Anybody).await.err();
         assert_eq!(failed, Some(ScrapeError::Status(503)));
     }
     assert_eq!(server.hits().connections, 1);
@@ -234,7 +284,7 @@ async fn an_error_that_is_short_keeps_the_connection() {
 #[tokio::test]
 async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url: Url = format!("http://{}/metrics", listener.local_addr().unwrap()).parse().unwrap();
+    let address = listener.local_addr().unwrap();
     let answer = |page: &str| format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{page}", page.len());
     let (client, mut connection) = (client(), Connection::default());
     let serve = async |page: &str| {
@@ -246,15 +296,57 @@ async fn a_connection_on_which_something_came_unasked_is_not_used_again() {
         stream.write_all(answer(page).as_bytes()).await.unwrap();
         stream
     };
-    let (page, mut stream) = tokio::join!(client.fetch(&mut connection, &url), serve("first"));
+    let (page, mut stream) =
+        tokio::join!(get(&client, &mut connection, address, &Peer::Anybody), serve("first"));
     assert_eq!(&*page.unwrap(), b"first");
     stream.write_all(b"HTTP/1.1 408 x\r\n\r\n").await.unwrap();
     // Until the client's side has seen it.
     while connection.is_alive() {
         tokio::task::yield_now().await;
     }
-    let (page, _) = tokio::join!(client.fetch(&mut connection, &url), serve("second"));
+    let (page, _) = tokio::join!(get(&client, &mut connection, address, &Peer::Anybody), serve("second"));
     assert_eq!(&*page.unwrap(), b"second");
+}
+
+/// Of what stands around a page no more is taken than of the page, over TLS as well.
+#[tokio::test]
+async fn an_answer_without_end_is_given_up_before_its_time() {
+    let cases = [
+        (Hostile::Trailers, Outcome::NotHttp),
+        (Hostile::TinyChunks, Outcome::NotHttp),
+        (Hostile::Informational, Outcome::NotHttp),
+        (Hostile::Head, Outcome::NotHttp),
+        (Hostile::Endless, Outcome::TooLarge),
+        // Its size is over the limit of these fetches.
+        (Hostile::Dribble, Outcome::TooLarge),
+    ];
+    for (kind, expected) in cases {
+        for by in By::BOTH {
+            let fetched = timeout(Duration::from_secs(20), by.fetch(Behaviour::Hostile(kind), false));
+            let error = fetched.await.unwrap().0.unwrap_err();
+            assert_eq!(Outcome::from(&error), expected, "{kind:?}, {by:?}: {error}");
+        }
+    }
+}
+
+/// A large page that comes too slowly does not keep those of its neighbours waiting.
+#[tokio::test]
+async fn a_large_page_has_to_come_soon_once_it_is_admitted() {
+    let slow = Fixture::start(Behaviour::Hostile(Hostile::Dribble)).await.unwrap();
+    let large = "# large\n".repeat(100_000);
+    let quick = Fixture::start(Behaviour::Vllm { page: large.as_str().into() }).await.unwrap();
+    let client = client();
+    let fetch = async |server: &Fixture| {
+        get(&client, &mut Connection::default(), server.address(), &Peer::Anybody)
+            .await
+            .map(|page| page.len())
+    };
+    let (slow, quick) = tokio::join!(fetch(&slow), fetch(&quick));
+    assert_eq!(slow, Err(ScrapeError::Stalled));
+    // The slow one takes all that their namespace has until then: which of them was first?
+    assert!(matches!(quick, Ok(_) | Err(ScrapeError::Crowded)), "{quick:?}");
+    let again = Fixture::start(Behaviour::Vllm { page: large.as_str().into() }).await.unwrap();
+    assert_eq!(fetch(&again).await, Ok(large.len()));
 }
 
 #[tokio::test]
@@ -266,19 +358,13 @@ async fn a_page_over_the_limit_is_cut_off() {
         assert_eq!(by.fetch(page_of(limit), false).await.0, Ok(limit), "{by:?}");
         let too_large = Err(ScrapeError::TooLarge { limit });
         assert_eq!(by.fetch(page_of(limit + 1), false).await.0, too_large, "{by:?}");
-        assert_eq!(by.fetch(Behaviour::NeverEnds, false).await.0, too_large, "{by:?}");
+        assert_eq!(by.fetch(Behaviour::Hostile(Hostile::Endless), false).await.0, too_large, "{by:?}");
     }
 }
 
 #[tokio::test]
 async fn https_pods_are_scraped_without_asking_who_vouches_for_them() {
-    let certified = rcgen::generate_simple_self_signed(["someone-else".to_owned()]).unwrap();
-    let key = PrivateKeyDer::try_from(certified.signing_key.serialize_der()).unwrap();
-    let config = rustls::ServerConfig::builder()
-        .with_no_client_auth()
-        .with_single_cert(vec![certified.cert.der().clone()], key)
-        .unwrap();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let acceptor = self_signed();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let mut server = JoinSet::new();

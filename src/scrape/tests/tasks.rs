@@ -6,14 +6,14 @@ use std::{
     time::Duration,
 };
 
-use reqwest::Url;
 use tokio::{
     sync::mpsc,
     time::{Instant, advance, sleep},
 };
+use url::Url;
 
 use super::{
-    super::{Fetch, Page, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
+    super::{self as scrape, Fetch, Page, ScrapeError, ScrapePlan, ScrapePool, ScrapeReport},
     id, plan, wanted,
 };
 use clock::Clock;
@@ -79,7 +79,8 @@ impl Scripted {
 impl Fetch for Scripted {
     type Connection = ();
 
-    async fn fetch(&self, (): &mut (), url: &Url) -> Result<Page, ScrapeError> {
+    async fn fetch(&self, (): &mut (), request: &scrape::Request<'_>) -> Result<Page, ScrapeError> {
+        let url = request.url;
         let kind = if url.as_str().contains("name[]=") { Filtered } else { Plain };
         let request = Request { at: Instant::now(), url: url.clone(), kind };
         self.requests.lock().unwrap().push(request.clone());
@@ -374,4 +375,17 @@ async fn a_missing_metric_is_looked_for_once_and_keeps_its_suggestion() {
         assert_eq!(sample.similar.first().map(String::as_str), Some("vllm:num_requests_waiting"));
     }
     assert_eq!(bench.server.kinds(), [Filtered, Plain, Filtered, Filtered]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_no_page_says_what_it_is() {
+    let mut bench = Bench::new(|_| Reply::Page("[]"));
+    bench.pool.apply(id("a"), standard());
+    let error = bench.report().await.outcome.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the answer is JSON, not a metrics page: TensorRT-LLM serve has its metrics page at /prometheus/metrics \
+         (metricPath, annotation metric-path)"
+    );
+    assert_eq!(bench.server.kinds(), [Filtered, Plain]);
 }

@@ -21,13 +21,13 @@ use tokio::{
 };
 
 use super::*;
-use crate::scrape::PageClient;
+use crate::{cluster::directory::Directory, scrape::PageClient, tasks::Tasks};
 use scaler_core::{
     config::trigger::WakeSource,
     fleet::ObjectName,
-    wake::{Directory, Fault, Missing, Source},
+    wake::{Fault, Missing, Source},
 };
-use sim::fake_api::FakeApi;
+use sim::api_server::ByPath;
 
 /// Longer than anything here takes.
 const LONG: Duration = Duration::from_secs(20);
@@ -111,11 +111,11 @@ async fn serve(mut stream: TcpStream, seen: watch::Sender<Vec<Option<String>>>, 
 const ACCOUNT: &str = "keda-kaito-scaler-metrics-reader";
 
 /// An API server that gives out tokens named `token-1` and so on.
-fn api() -> FakeApi {
-    FakeApi::new()
+fn api() -> ByPath {
+    ByPath::new()
 }
 
-fn put_pool(api: &FakeApi, pool: &str, picker: &str) {
+fn put_pool(api: &ByPath, pool: &str, picker: &str) {
     let path = format!("/apis/inference.networking.k8s.io/v1/namespaces/team-a/inferencepools/{pool}");
     api.put(
         &path,
@@ -123,14 +123,14 @@ fn put_pool(api: &FakeApi, pool: &str, picker: &str) {
     );
 }
 
-fn credentials(api: &FakeApi, listed: &[&str]) -> Credentials {
+fn credentials(api: &ByPath, listed: &[&str]) -> Credentials {
     let listed: BTreeSet<_> = listed.iter().map(|service| ObjectName::new("team-a", service)).collect();
     let account = Some(ObjectName::new("keda", ACCOUNT));
-    Credentials::new(api.client(), CredentialSettings { account, listed })
+    Credentials::new(api.client(), CredentialSettings { account, listed }, &Tasks::new())
 }
 
 fn reader(credentials: Credentials) -> Reader {
-    Reader::new(SourceClient::new(PageClient::new(1 << 20).unwrap(), None).unwrap(), Some(credentials))
+    Reader::new(PageClient::new(1 << 20).unwrap(), Some(credentials))
 }
 
 fn source(named: &str) -> Source {

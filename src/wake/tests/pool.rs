@@ -1,10 +1,9 @@
 //! The tasks: one for each source, as often as the pace says.
 
-use http::HeaderValue;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::scrape::{Page, ScrapeError};
+use crate::scrape::{Fetch, Page, Request, ScrapeError};
 use clock::Clock;
 use scaler_core::wake::{ServicePort, pace::Pace};
 
@@ -12,12 +11,12 @@ use scaler_core::wake::{ServicePort, pace::Pace};
 #[derive(Clone, Default)]
 struct Instantly(Arc<Mutex<Vec<tokio::time::Instant>>>);
 
-impl SourceFetch for Instantly {
+impl Fetch for Instantly {
     type Connection = ();
 
-    async fn fetch(&self, (): &mut (), dial: Dial<'_>, _: Option<&HeaderValue>) -> Result<Page, ScrapeError> {
+    async fn fetch(&self, (): &mut (), request: &Request<'_>) -> Result<Page, ScrapeError> {
         self.0.lock().unwrap().push(tokio::time::Instant::now());
-        if dial.address.port() == 1 {
+        if request.address.port() == 1 {
             return Err(ScrapeError::Refused);
         }
         Ok(b"llm_d_epp_flow_control_queue_size{inference_pool=\"a\"} 1\n".to_vec().into())
@@ -28,19 +27,17 @@ struct Rig {
     fetch: Instantly,
     pool: SourcePool<Instantly>,
     reports: mpsc::Receiver<SourceReport>,
-    directory: watch::Sender<Arc<Directory>>,
-    wants: Wants,
+    directory: Directory,
 }
 
 impl Rig {
     fn start(pace: Pace) -> Self {
         let (sender, reports) = mpsc::channel(10_000);
-        let (fetch, directory, wants) = (Instantly::default(), watch::Sender::default(), Wants::default());
-        let lookup = (directory.subscribe(), wants.clone());
+        let (fetch, directory) = (Instantly::default(), Directory::default());
         let reader = Reader::new(fetch.clone(), None);
         let gauge = prometheus_client::metrics::gauge::Gauge::default();
-        let pool = SourcePool::new("a test", reader, Clock::start(), lookup, pace, gauge, sender);
-        Self { fetch, pool, reports, directory, wants }
+        let pool = SourcePool::new("a test", reader, Clock::start(), directory.clone(), pace, gauge, sender);
+        Self { fetch, pool, reports, directory }
     }
 
     fn asked(&self) -> usize {
@@ -106,14 +103,12 @@ async fn a_service_is_read_once_it_is_found_and_where_it_moves() {
     let epp = source("epp:80");
     rig.pool.apply(&epp, Some(plan(true)));
     let port = ServicePort { service: ObjectName::new("team-a", "epp"), port: 80 };
-    assert_eq!(rig.wants.follow().borrow()["a test"], BTreeSet::from([port]));
+    assert_eq!(rig.directory.followed(), BTreeSet::from([port]));
     let mut outcome = async || rig.reports.recv().await.unwrap().outcome.map(|_| ());
     assert_eq!(outcome().await, Err(Fault::NotLookedUp));
     let directory = rig.directory.clone();
-    let know = |place| {
-        directory.send_modify(|directory| {
-            Arc::make_mut(directory).places.insert(epp.service().unwrap().clone(), place);
-        });
+    let know = |place: Result<SocketAddr, Missing>| {
+        directory.tell(epp.service().unwrap().clone(), Some(place.map(|address| [address].into())));
     };
     know(Err(Missing::Endpoint));
     assert_eq!(outcome().await, Err(Fault::Missing(Missing::Endpoint)));
@@ -124,7 +119,8 @@ async fn a_service_is_read_once_it_is_found_and_where_it_moves() {
     assert_eq!(outcome().await, Ok(()));
     assert!(before.elapsed() < Duration::from_millis(10), "a new address is tried at once");
     rig.pool.apply(&epp, None);
-    assert!(rig.wants.follow().borrow()["a test"].is_empty());
+    tokio::task::yield_now().await;
+    assert!(rig.directory.followed().is_empty());
 }
 
 #[tokio::test(start_paused = true)]

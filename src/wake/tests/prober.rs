@@ -11,8 +11,8 @@ use scaler_core::{
 };
 
 struct Rig {
-    api: FakeApi,
-    directory: watch::Sender<Arc<Directory>>,
+    api: ByPath,
+    directory: Directory,
     asked: watch::Sender<Arc<Asked>>,
     answers: watch::Receiver<Arc<Answers>>,
     _tasks: JoinSet<()>,
@@ -23,17 +23,17 @@ impl Rig {
         let api = api();
         let reader = reader(credentials(&api, &[]));
         let (directory, asked, answers) =
-            (watch::Sender::default(), watch::Sender::default(), watch::Sender::default());
+            (Directory::default(), watch::Sender::default(), watch::Sender::default());
         let (sender, reports) = mpsc::channel(16);
-        let lookup = (directory.subscribe(), Wants::default());
         // Ten seconds are long for a test over real sockets.
         let often = Duration::from_millis(20);
         let pace = Pace { asleep: often, awake: often, ..Pace::default() };
         let gauge = prometheus_client::metrics::gauge::Gauge::default();
-        let pool = SourcePool::new("a test", reader.clone(), Clock::start(), lookup, pace, gauge, sender);
+        let pool =
+            SourcePool::new("a test", reader.clone(), Clock::start(), directory.clone(), pace, gauge, sender);
         let follow = answers.subscribe();
         let prober =
-            Prober::new(reader, (pool, reports), directory.subscribe(), asked.subscribe(), answers.clone());
+            Prober::new(reader, (pool, reports), directory.pools(), asked.subscribe(), answers.clone());
         let mut tasks = JoinSet::new();
         tasks.spawn(prober.run(CancellationToken::new()));
         Self { api, directory, asked, answers: follow, _tasks: tasks }
@@ -41,16 +41,13 @@ impl Rig {
 
     fn know(&self, service: &str, port: u16, place: Result<SocketAddr, Missing>) {
         let service = ObjectName::new("team-a", service);
-        self.directory.send_modify(|directory| {
-            Arc::make_mut(directory).places.insert(ServicePort { service, port }, place);
-        });
+        let place = place.map(|address| [address].into());
+        self.directory.tell(ServicePort { service, port }, Some(place));
     }
 
     fn know_set(&self, name: &str) {
         let (set, pool) = (InferenceSetKey::new("team-a", name), format!("{name}-inferencepool"));
-        self.directory.send_modify(|directory| {
-            Arc::make_mut(directory).pools.insert(set, pool.into());
-        });
+        self.directory.tell_pool(set, Some(pool.into()));
     }
 
     fn ask(&self, asked: &[(&str, Option<&str>)]) {

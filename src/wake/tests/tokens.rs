@@ -2,14 +2,15 @@
 
 use super::*;
 use scaler_core::wake::Withheld;
+use sim::api_server::SILENCE;
 
 /// The pool whose picker is read, as an InferenceSet `demo` in team-a has it.
 const POOL: &str = "demo-inferencepool";
 const PICKER: &str = "demo-inferencepool-epp:9090";
 
 async fn read(reader: &Reader, source: &Source, server: &Server) -> Result<Option<f64>, Fault> {
-    let memory = &mut Memory::default();
-    let samples = reader.read(source, server.address, &[POOL.into()], LONG, memory).await?;
+    let mut endpoint = SourceEndpoint::new(source.clone(), server.address);
+    let samples = reader.read(&mut endpoint, &[POOL.into()], LONG).await?;
     Ok(samples[0].queued)
 }
 
@@ -23,9 +24,9 @@ async fn the_picker_that_the_pool_names_is_shown_one_token_for_all() {
         (api(), Server::that_wants_a_token().await, Server::that_wants_a_token().await);
     put_pool(&api, POOL, "demo-inferencepool-epp");
     let reader = reader(credentials(&api, &["epp"]));
-    let mut memory = Memory::default();
+    let mut endpoint = SourceEndpoint::new(source(PICKER), server.address);
     for _ in 0..3 {
-        let read = reader.read(&source(PICKER), server.address, &[POOL.into()], LONG, &mut memory).await;
+        let read = reader.read(&mut endpoint, &[POOL.into()], LONG).await;
         assert_eq!(read.unwrap()[0].queued, Some(3.0));
     }
     let token = Some("token-1");
@@ -68,7 +69,8 @@ async fn nobody_else_is_shown_anything() {
         // A Service of that name is listed, in another namespace.
         let listed = BTreeSet::from([ObjectName::new("team-b", "evil")]);
         let account = Some(ObjectName::new("keda", ACCOUNT));
-        let credentials = Credentials::new(api.client(), CredentialSettings { account, listed });
+        let credentials =
+            Credentials::new(api.client(), CredentialSettings { account, listed }, &Tasks::new());
         let read = read(&reader(credentials), &source(what), &server).await;
         assert_eq!(read, Err(Fault::Withheld { status: 401, why }), "{what}");
         assert_eq!(server.seen(), shown(&[None]), "{what}");
@@ -114,6 +116,11 @@ async fn what_a_picker_says_to_a_token_tells_what_is_missing() {
     );
 }
 
+/// Lets what goes on in the background go on, for less than any time that matters.
+async fn settle() {
+    tokio::time::sleep(Duration::from_millis(1)).await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_token_is_renewed_in_time_and_outlives_the_api_server() {
     let api = api();
@@ -124,17 +131,24 @@ async fn a_token_is_renewed_in_time_and_outlives_the_api_server() {
         header.map(|header| header.to_str().unwrap().to_owned())
     };
     let minutes = |minutes: u64| tokio::time::sleep(Duration::from_secs(60 * minutes));
+    // A renewal goes on behind the back of who finds the token still good.
+    let asked = async |times| api.until(|api| api.requests("serviceaccounts") == times).await;
     assert_eq!(get().await.unwrap(), "Bearer token-1");
     minutes(7).await;
     assert_eq!(get().await.unwrap(), "Bearer token-1");
     minutes(1).await;
+    assert_eq!(get().await.unwrap(), "Bearer token-1", "nobody waits for the next one");
+    asked(2).await;
+    settle().await;
     assert_eq!(get().await.unwrap(), "Bearer token-2", "after eight of ten minutes");
     api.fail(|_, _| Some(503));
     minutes(9).await;
     assert_eq!(get().await.unwrap(), "Bearer token-2", "still good");
-    let before = api.requests("serviceaccounts");
+    asked(3).await;
+    settle().await;
     assert!(get().await.is_ok());
-    assert_eq!(api.requests("serviceaccounts"), before, "it is not asked at every turn");
+    settle().await;
+    assert_eq!(api.requests("serviceaccounts"), 3, "it is not asked at every turn");
     minutes(1).await;
     let why = get().await.unwrap_err();
     let Withheld::NoAnswer(text) = &why else { panic!("{why:?}") };
@@ -145,6 +159,58 @@ async fn a_token_is_renewed_in_time_and_outlives_the_api_server() {
     api.fail(|_, _| None);
     minutes(1).await;
     assert_eq!(get().await.unwrap(), "Bearer token-3");
+}
+
+/// Two minutes before a token ends the API server falls silent: no call of it fails, and none
+/// is answered.
+#[tokio::test(start_paused = true)]
+async fn while_a_token_is_good_nobody_waits_for_the_next_one() {
+    let api = api();
+    put_pool(&api, POOL, "demo-inferencepool-epp");
+    let credentials = credentials(&api, &["epp"]);
+    let (listed, picker, pools) = (source("epp:80"), source(PICKER), [Arc::from(POOL)]);
+    let read = async || {
+        let begun = tokio::time::Instant::now();
+        for source in [&listed, &picker, &listed] {
+            let header = credentials.header(source, &pools).await.unwrap();
+            assert_eq!(header, "Bearer token-1");
+        }
+        begun.elapsed()
+    };
+    read().await;
+    // The pool's word is asked for anew after four of five minutes, and by now not answered.
+    tokio::time::sleep(Duration::from_secs(235)).await;
+    api.fail(|_, _| Some(SILENCE));
+    for second in 236..600 {
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert_eq!(read().await, Duration::ZERO, "second {second}");
+    }
+    assert!(api.requests("serviceaccounts") > 3, "it is tried again and again");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let why = credentials.header(&listed, &pools).await.unwrap_err();
+    assert!(matches!(why, Withheld::NoAnswer(_)), "{why:?}");
+}
+
+/// A server that refuses a good token has another one asked for, which may take its time:
+/// that is the server's own time.
+#[tokio::test(start_paused = true)]
+async fn a_token_that_one_source_refuses_is_good_for_the_others_meanwhile() {
+    let api = api();
+    let credentials = credentials(&api, &["epp"]);
+    let (source, pools) = (source("epp:80"), [Arc::from(POOL)]);
+    let token = credentials.header(&source, &pools).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(61)).await;
+    api.fail(|_, _| Some(SILENCE));
+    let begun = tokio::time::Instant::now();
+    let mut refusing = JoinSet::new();
+    let (theirs, shown) = (credentials.clone(), token.clone());
+    refusing.spawn(async move { theirs.refused(&shown).await });
+    settle().await;
+    assert_eq!(credentials.header(&source, &pools).await.unwrap(), token);
+    assert_eq!(begun.elapsed(), Duration::from_millis(1));
+    refusing.join_next().await.unwrap().unwrap();
+    assert_eq!(begun.elapsed(), Duration::from_secs(10));
+    assert_eq!(credentials.header(&source, &pools).await.unwrap(), token, "no other was given out");
 }
 
 #[tokio::test(start_paused = true)]
@@ -186,7 +252,7 @@ async fn a_pool_that_turns_elsewhere_takes_the_token_with_it() {
 async fn without_an_account_nobody_is_shown_anything() {
     let (api, server) = (api(), Server::that_wants_a_token().await);
     put_pool(&api, POOL, "demo-inferencepool-epp");
-    let reader = reader(Credentials::new(api.client(), CredentialSettings::default()));
+    let reader = reader(Credentials::new(api.client(), CredentialSettings::default(), &Tasks::new()));
     let read = read(&reader, &source(PICKER), &server).await;
     assert_eq!(read, Err(Fault::Withheld { status: 401, why: Withheld::NoAccount }));
     assert_eq!(server.seen(), shown(&[None]));

@@ -108,6 +108,10 @@ impl<'a> Object<'a> {
             let text = format!("{key} is a key that neither KEDA nor this scaler reads");
             checked.find(line_of(key), Weight::Warning, text);
         }
+        let key = if matches!(trigger.rule, Rule::Policy(_)) { "policy" } else { "metricName" };
+        for doubt in trigger.doubts() {
+            checked.find(line_of(key), Weight::Warning, doubt);
+        }
         if metadata.text("scalerAddress").is_none_or(str::is_empty) {
             checked.find(
                 line,

@@ -127,6 +127,55 @@ fn what_is_no_manifest_says_so() {
     assert!(checked("kind: InferenceSet\nmetadata: 3").0.starts_with("line 2: problem: "));
 }
 
+#[test]
+fn a_metric_is_checked_for_what_it_is() {
+    let (findings, objects) = checked(
+        r#"apiVersion: kaito.sh/v1beta1
+kind: InferenceSet
+metadata:
+  name: counter
+  annotations:
+    scaledobject.kaito.sh/auto-provision: "true"
+    scaledobject.kaito.sh/max-replicas: "5"
+    scaledobject.kaito.sh/metricName: "vllm:generation_tokens_total"
+    scaledobject.kaito.sh/threshold: "2000"
+---
+apiVersion: kaito.sh/v1beta1
+kind: InferenceSet
+metadata:
+  name: slip
+  annotations:
+    scaledobject.kaito.sh/auto-provision: "true"
+    scaledobject.kaito.sh/max-replicas: "5"
+    scaledobject.kaito.sh/metricName: "vllm:num_request_waiting"
+    scaledobject.kaito.sh/threshold: "10"
+---
+apiVersion: keda.sh/v1alpha1
+kind: ScaledObject
+metadata: {name: old, namespace: d}
+spec:
+  scaleTargetRef: {apiVersion: kaito.sh/v1beta1, kind: InferenceSet, name: old}
+  minReplicaCount: 1
+  triggers:
+  - type: external-push
+    authenticationRef: {kind: ClusterTriggerAuthentication, name: keda-kaito-scaler-creds}
+    metadata:
+      scalerAddress: keda-kaito-scaler-svc.keda:10450
+      inferenceSetName: old
+      inferenceSetNamespace: d
+      metricName: vllm:num_requests_swapped
+      threshold: "10"
+"#,
+    );
+    insta::assert_snapshot!(findings, @r"
+    line 8: problem: scaledobject.kaito.sh/metricName makes no sense here: vllm:generation_tokens_total is a counter, which only grows: that is no level to scale on
+    line 14: warning: vllm:num_request_waiting is no known metric of vLLM: did you mean vllm:num_requests_waiting?
+    line 23: note: KEDA makes the HPA keda-hpa-old: 1 to 100 replicas, by s0-vllm:num_requests_swapped (10 per replica)
+    line 34: warning: vLLM no longer has vllm:num_requests_swapped: there will be no value
+    ");
+    assert_eq!(objects, ["default/slip up to 5"]);
+}
+
 proptest! {
     #[test]
     fn any_text_is_answered(text in "[-\\[\\]{}:,&*!|> \\n\"'a-z0-9.]{0,80}|\\PC{0,40}") {

@@ -1,6 +1,6 @@
 //! Typed values out of a map of texts: trigger metadata and annotations are read alike.
 
-use std::{collections::BTreeMap, ops::RangeInclusive, time::Duration};
+use std::{collections::BTreeMap, fmt, ops::RangeInclusive, time::Duration};
 
 use super::{
     go_duration,
@@ -58,6 +58,22 @@ impl<'a> Fields<'a> {
             self.note(Problem::invalid(self.full(key), text, allowed));
         }
         value
+    }
+
+    /// What `parse` makes of a text; its error is a problem, and says what would do.
+    pub fn parse<T, E: fmt::Display>(
+        &mut self,
+        key: &str,
+        parse: impl FnOnce(&'a str) -> Result<T, E>,
+    ) -> Option<T> {
+        let text = self.text(key)?;
+        match parse(text) {
+            Ok(value) => Some(value),
+            Err(allowed) => {
+                self.note(Problem::invalid(self.full(key), text, allowed.to_string()));
+                None
+            }
+        }
     }
 
     /// One of several words, in any capitals.

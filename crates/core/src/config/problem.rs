@@ -1,6 +1,6 @@
 //! What is wrong with what a user wrote, in words that let them put it right.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 
 /// One thing wrong with one key of a trigger's metadata, an annotation, or an entry in one.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,7 +70,7 @@ impl fmt::Display for Problem {
 }
 
 /// The start of a user's text: a message must stay readable, whatever somebody pasted.
-struct Excerpt<'a>(&'a str);
+pub(crate) struct Excerpt<'a>(pub &'a str);
 
 impl Excerpt<'_> {
     const CHARS: usize = 80;
@@ -83,10 +83,17 @@ impl Excerpt<'_> {
 
 impl fmt::Display for Excerpt<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.shown() {
-            Some(start) => write!(f, "{start}…"),
-            None => f.write_str(self.0),
+        let shown = self.shown();
+        for character in shown.unwrap_or(self.0).chars() {
+            // A key stands without quotes, but no more than a text in them may it move a cursor
+            // or forge a line.
+            if character.is_control() {
+                write!(f, "{}", character.escape_default())?;
+            } else {
+                f.write_char(character)?;
+            }
         }
+        if shown.is_some() { f.write_char('…') } else { Ok(()) }
     }
 }
 
@@ -171,6 +178,8 @@ mod tests {
         let held = format!("a\n{}", "é".repeat(500));
         let text = Problem::invalid("threshold", held, "a number").to_string();
         assert_eq!(text, format!("threshold is \"a\\n{}\"…, but must be a number", "é".repeat(78)));
+        let text = Problem::unknown("thresh\u{1b}[2J\nold", "threshold").to_string();
+        assert_eq!(text, "thresh\\u{1b}[2J\\nold is not known: did you mean threshold?");
     }
 
     #[test]

@@ -3,10 +3,13 @@
 
 use crate::page::sample::Histogram;
 
-/// What one replica contributes to one metric.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum View<T> {
-    Known(T),
+/// What one replica counts as.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum View {
+    /// It serves, and can be read.
+    Known,
+    /// It can be read, and its engine sleeps: it serves nobody until somebody wakes it.
+    Asleep,
     /// It should serve, and we cannot tell.
     Unknown,
     /// Capacity on its way: no address yet, or loading.
@@ -26,12 +29,23 @@ pub struct Census {
     pub unknown: u32,
     /// L: replicas on their way, ones not created yet included, none past its deadline.
     pub in_flight: u32,
+    /// Z: replicas whose engine sleeps.
+    pub asleep: u32,
 }
 
 impl Census {
-    /// The largest number of replicas that the fill may stand for.
-    fn fillable(self) -> u32 {
-        self.replicas.saturating_sub(self.known).min(self.unknown + self.in_flight)
+    /// The numbers of replicas that the fill may stand for: of those that are unknown or on
+    /// their way, and of those that sleep.
+    fn fillable(self) -> (u32, u32) {
+        let room = self.replicas.saturating_sub(self.known);
+        let coming = room.min(self.unknown.saturating_add(self.in_flight));
+        (coming, (room - coming).min(self.asleep))
+    }
+
+    /// Whether no replica serves, as far as that is known, since those that are there sleep.
+    #[must_use]
+    pub fn only_asleep(self) -> bool {
+        self.known == 0 && self.unknown == 0 && self.asleep > 0
     }
 
     /// Whether more than half of the replicas that are not on their way are unknown: a mean
@@ -44,10 +58,10 @@ impl Census {
 
 /// A total over all replicas in which the unknown ones are filled in.
 ///
-/// With target t per replica, and K the sum over the known replicas:
+/// With target t per replica, and K the sum over the replicas that can be read:
 ///
 /// ```text
-/// value = max(K, min(K, t·S) + t·(U + L)),   the second term at most t·R
+/// value = max(K, min(K, t·S) + t·(U + L)) + t·Z,   the fills for R − S replicas at most
 /// ```
 ///
 /// A replica that is unknown or on its way counts as exactly on target, so it argues neither
@@ -55,12 +69,17 @@ impl Census {
 /// known overload is kept (`max`), and is not multiplied (`t·S`): what K has above t·S already
 /// asks for replicas, of which those on their way are some.
 ///
-/// Example: t 10, R 4, one replica known with 12, three time out → max(12, 10 + 30) = 40: hold.
+/// One that sleeps counts as on target too, and on top: it is no capacity that is there or comes
+/// by itself, so what the others have too much is not for it.
+///
+/// Examples: t 10, R 4, one replica known with 12, three time out → max(12, 10 + 30) = 40: hold.
+/// t 10, R 2, one with 20, one asleep → 20 + 10 = 30: one more.
 #[must_use]
 pub fn filled_total(known_sum: f64, target: f64, census: Census) -> f64 {
     let known_sum = known_sum.max(0.0);
     let on_target = known_sum.min(target * f64::from(census.known));
-    known_sum.max(on_target + target * f64::from(census.fillable()))
+    let (coming, asleep) = census.fillable();
+    known_sum.max(on_target + target * f64::from(coming)) + target * f64::from(asleep)
 }
 
 /// A histogram's `quantile`, in (0, 1], linearly interpolated inside its bucket, as
@@ -124,7 +143,11 @@ mod tests {
     use super::*;
 
     fn census(replicas: u32, known: u32, unknown: u32, in_flight: u32) -> Census {
-        Census { replicas, known, unknown, in_flight }
+        Census { replicas, known, unknown, in_flight, asleep: 0 }
+    }
+
+    fn asleep(asleep: u32, others: Census) -> Census {
+        Census { asleep, ..others }
     }
 
     #[test]
@@ -150,6 +173,17 @@ mod tests {
             (17.0, 10.0, census(3, 3, 0, 0), 17.0),
             // A gauge that went negative is no credit.
             (-5.0, 10.0, census(1, 1, 0, 0), 0.0),
+            // One sleeps: the overload of the other is not for it.
+            (20.0, 10.0, asleep(1, census(2, 1, 0, 0)), 30.0),
+            (10.0, 10.0, asleep(1, census(2, 1, 0, 0)), 20.0),
+            // An idle one beside one that sleeps: down by one.
+            (0.0, 10.0, asleep(1, census(2, 1, 0, 0)), 10.0),
+            // All sleep: hold; what waits for one of them is asked for on top.
+            (0.0, 10.0, asleep(2, census(2, 0, 0, 0)), 20.0),
+            (5.0, 10.0, asleep(2, census(2, 0, 0, 0)), 25.0),
+            // A surge: those that sleep are more than wanted.
+            (20.0, 10.0, asleep(2, census(2, 2, 0, 0)), 20.0),
+            (0.0, 10.0, asleep(3, census(2, 0, 1, 0)), 20.0),
         ];
         for (sum, target, census, expected) in cases {
             assert_eq!(filled_total(sum, target, census), expected, "K {sum}, t {target}, {census:?}");
@@ -166,13 +200,13 @@ mod tests {
                 for known in 0..=replicas {
                     for unknown in 0..=replicas - known {
                         for in_flight in 0..=replicas - known - unknown {
-                            let census = census(replicas, known, unknown, in_flight);
-                            // Replicas past their deadline count as absent.
-                            let counted = known + unknown + in_flight;
-                            for steps in 0..=4 * (known + 1) {
-                                let sum = target * f64::from(steps) / 4.0 * 1.5;
-                                check(sum, target, census, counted);
-                                cases += 1;
+                            for asleep in 0..=replicas - known - unknown - in_flight {
+                                let census = Census { replicas, known, unknown, in_flight, asleep };
+                                for steps in 0..=4 * (known + 1) {
+                                    let sum = target * f64::from(steps) / 4.0 * 1.5;
+                                    check(sum, target, census);
+                                    cases += 1;
+                                }
                             }
                         }
                     }
@@ -182,7 +216,9 @@ mod tests {
         assert!(cases > 20_000, "{cases}");
     }
 
-    fn check(sum: f64, target: f64, census: Census, counted: u32) {
+    fn check(sum: f64, target: f64, census: Census) {
+        // Replicas past their deadline count as absent.
+        let counted = census.known + census.unknown + census.in_flight + census.asleep;
         let value = filled_total(sum, target, census);
         let what = format!("K {sum}, t {target}, {census:?} → {value}");
         // As the HPA computes it, without its tolerance.
@@ -195,7 +231,7 @@ mod tests {
         if sum <= capacity {
             assert!(desired(value) <= f64::from(counted), "known says down or hold, value says up: {what}");
         }
-        if sum <= target * f64::from(census.replicas) {
+        if sum <= target * f64::from(census.replicas) && census.asleep == 0 {
             assert!(
                 value <= target * f64::from(census.replicas) + 1e-9,
                 "the fill alone never exceeds t·R: {what}"
@@ -204,7 +240,12 @@ mod tests {
         if sum > target * f64::from(census.replicas) {
             assert!(desired(value) > f64::from(census.replicas), "a known scale-up stays one: {what}");
         }
-        if census.unknown + census.in_flight == 0 {
+        if census.asleep > 0 {
+            let awake = filled_total(sum, target, Census { asleep: 0, ..census });
+            let more = target * f64::from(census.asleep);
+            assert!((value - awake - more).abs() < 1e-9, "one that sleeps is on target, on top: {what}");
+        }
+        if counted == census.known {
             assert!((value - sum).abs() < 1e-12, "nothing to fill: {what}");
         }
     }

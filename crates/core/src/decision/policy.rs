@@ -4,7 +4,8 @@
 //! to scale up, half to scale down, as many to hold. The HPA's behavior limits the step.
 
 use super::{
-    evaluate::Metrics,
+    aggregate::{all_asleep, as_total, mean, total, windowed},
+    readings::{MetricReading, Readings},
     snapshot::{Basis, Direction, Unavailable, Value},
 };
 use crate::{
@@ -13,31 +14,44 @@ use crate::{
 };
 
 /// One value for AND and OR, one for each metric for MAX.
-pub(super) fn values(policy: &Policy, metrics: &Metrics<'_>) -> Vec<Result<Value, Unavailable>> {
-    match policy.combine {
-        Combine::And | Combine::Or => vec![combined(policy, metrics)],
-        Combine::Max => policy.metrics.iter().map(|metric| proportional(metric, metrics)).collect(),
+pub(super) fn values(
+    policy: &Policy,
+    hold_in_flight: bool,
+    readings: &Readings,
+) -> Vec<Result<Value, Unavailable>> {
+    match (policy.combine, &readings.metrics) {
+        (Combine::And | Combine::Or, Err(settled)) => vec![settled.value(1.0, readings.census)],
+        (Combine::And | Combine::Or, Ok(metrics)) => vec![combined(policy, metrics, readings)],
+        (Combine::Max, Err(settled)) => {
+            let value = |metric: &PolicyMetric| settled.value(metric.up_threshold, readings.census);
+            policy.metrics.iter().map(value).collect()
+        }
+        (Combine::Max, Ok(metrics)) => {
+            let pairs = policy.metrics.iter().zip(metrics);
+            pairs.map(|(metric, reading)| proportional(metric, hold_in_flight, reading, readings)).collect()
+        }
     }
 }
 
-fn combined(policy: &Policy, metrics: &Metrics<'_>) -> Result<Value, Unavailable> {
-    if let Some(value) = metrics.without_reading(1.0) {
-        return Ok(value);
+fn combined(policy: &Policy, metrics: &[MetricReading], readings: &Readings) -> Result<Value, Unavailable> {
+    let census = readings.census;
+    if census.only_asleep() {
+        return all_asleep(1.0, census);
     }
-    let census = metrics.census();
-    let readings: Vec<_> = policy
+    let positions: Vec<_> = policy
         .metrics
         .iter()
-        .map(|metric| reading(metric, metrics).map(|value| position(metric, value.value)))
+        .zip(metrics)
+        .map(|(metric, reading)| of(metric, reading, readings).map(|value| position(metric, value.number())))
         .collect();
-    let direction = direction(policy.combine, census.in_flight > 0, &readings)?;
+    let direction = direction(policy.combine, census.in_flight > 0, &positions)?;
     let replicas = f64::from(census.replicas);
     let value = match direction {
         Direction::Up => 2.0 * replicas,
         Direction::Hold => replicas,
         Direction::Down => 0.5 * replicas,
     };
-    Ok(Value { value, basis: Basis::Policy(direction) })
+    Value::new(value, Basis::Policy(direction))
 }
 
 /// Where one metric stands to its thresholds.
@@ -77,10 +91,11 @@ fn direction(
     })
 }
 
-fn reading(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, Unavailable> {
+/// The mean of one metric over the replicas that serve, or its quantile.
+fn of(metric: &PolicyMetric, reading: &MetricReading, readings: &Readings) -> Result<Value, Unavailable> {
     match metric.kind {
-        PolicyKind::Gauge => metrics.mean(&metric.name),
-        PolicyKind::Histogram { window, quantile } => metrics.windowed(&metric.name, window, quantile),
+        PolicyKind::Gauge => mean(reading),
+        PolicyKind::Histogram { quantile, .. } => windowed(reading, quantile, &readings.demand),
     }
 }
 
@@ -88,15 +103,20 @@ fn reading(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, Unavai
 /// What adds up over replicas is sent as the filled total. A ratio or a mean is sent as if each
 /// replica that serves stood where the mean stands, filled in the same way: times all replicas
 /// it would grow geometrically while those that were just asked for load.
-fn proportional(metric: &PolicyMetric, metrics: &Metrics<'_>) -> Result<Value, Unavailable> {
-    if let Some(value) = metrics.without_reading(metric.up_threshold) {
-        return Ok(value);
-    }
+fn proportional(
+    metric: &PolicyMetric,
+    hold_in_flight: bool,
+    reading: &MetricReading,
+    readings: &Readings,
+) -> Result<Value, Unavailable> {
     if metric.kind == PolicyKind::Gauge && page::adds_up(metric.name.as_str()) {
-        return metrics.total(&metric.name, metric.up_threshold);
+        return total(reading, metric.up_threshold, hold_in_flight);
     }
-    let mean = reading(metric, metrics)?;
-    Ok(metrics.as_total(mean, metric.up_threshold))
+    if readings.census.only_asleep() {
+        return all_asleep(metric.up_threshold, readings.census);
+    }
+    let mean = of(metric, reading, readings)?;
+    as_total(mean, metric.up_threshold, readings.census, hold_in_flight)
 }
 
 #[cfg(test)]

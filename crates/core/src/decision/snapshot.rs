@@ -9,7 +9,12 @@ use std::{
 use thiserror::Error;
 
 use super::activation::{Activity, Cause, Demand};
-use crate::{decision::fill::Census, names::MetricName, time::Moment};
+use crate::{
+    decision::fill::Census,
+    names::MetricName,
+    page::{sample::Lack, usage::Misuse},
+    time::Moment,
+};
 
 /// One decision about one target. Immutable; replaced whole.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,12 +31,31 @@ pub struct Snapshot {
     pub values: Vec<Result<Value, Unavailable>>,
 }
 
-/// A value for KEDA and how it came about.
+/// A number for KEDA, finite and not negative, and how it came about.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Value {
-    /// Finite, not negative.
-    pub value: f64,
+    number: f64,
     pub basis: Basis,
+}
+
+impl Value {
+    /// The only way to a value: KEDA and the HPA read infinity and NaN as 0, and scale down.
+    ///
+    /// # Errors
+    /// Where `number` is not finite, or is negative.
+    pub fn new(number: f64, basis: Basis) -> Result<Self, Unavailable> {
+        if number.is_finite() && number >= 0.0 {
+            // Without the sign that a zero may have.
+            Ok(Self { number: number.abs(), basis })
+        } else {
+            Err(Unavailable::OutOfRange(number))
+        }
+    }
+
+    #[must_use]
+    pub fn number(self) -> f64 {
+        self.number
+    }
 }
 
 /// How a value came about.
@@ -59,6 +83,8 @@ pub enum Basis {
     IdleWindow,
     /// Every replica is on its way: hold.
     AllInFlight,
+    /// Every replica that is there sleeps: hold.
+    AllAsleep,
     /// No replica has ever served within its deadline: all count as absent.
     AllAbsent,
     /// Replicas ready (or past their deadline) against replicas wanted.
@@ -85,25 +111,51 @@ pub enum Unavailable {
     NoInferenceSet,
     #[error("the watch on the cluster has been silent for {} s", .0.as_secs())]
     WatchSilent(Duration),
-    #[error("none of {replicas} replicas could be read{}", Because(.last_error))]
-    NoneKnown { replicas: u32, last_error: Option<Arc<str>> },
-    #[error("{unknown} of {} replicas could not be read, too many to speak for the rest", unknown + known)]
-    MostlyUnknown { unknown: u32, known: u32 },
+    #[error("none of {replicas} replicas could be read{}", Because(.reason))]
+    NoneKnown { replicas: u32, reason: Option<Arc<str>> },
+    #[error(
+        "{unknown} of {} replicas are unknown, too many for the rest to speak for them{}",
+        unknown.saturating_add(*known),
+        Because(.reason)
+    )]
+    MostlyUnknown { unknown: u32, known: u32, reason: Option<Arc<str>> },
     #[error("no replica has the metric {metric}{}", DidYouMean(.similar))]
     MissingMetric { metric: MetricName, similar: Vec<String> },
+    #[error("{metric} can't be read: {lack}")]
+    Lacking { metric: MetricName, lack: Lack },
+    #[error("{0}")]
+    Misused(Misuse),
     #[error("{metric} is {found}, and the aggregation needs {needed}")]
     WrongKind { metric: MetricName, found: &'static str, needed: &'static str },
     #[error("the window of {metric} needs two samples and has fewer")]
     WindowStarting { metric: MetricName },
-    #[error("no request ended within the window of {metric}, and {requests} are held")]
-    NothingEnded { metric: MetricName, requests: f64 },
+    /// `requests`: how many are held, where that is known.
+    #[error("no request ended within the window of {metric}, and {} held", AreHeld(.requests))]
+    NothingEnded { metric: MetricName, requests: Option<f64> },
+    #[error("{unknown} of {replicas} replicas do not say how many requests they hold")]
+    DemandUnknown { unknown: u32, replicas: u32 },
+    #[error(
+        "the value comes to {0}, which is no number for KEDA: a metric or a threshold is out of all proportion"
+    )]
+    OutOfRange(f64),
 }
 
 struct Because<'a>(&'a Option<Arc<str>>);
 
 impl fmt::Display for Because<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.as_ref().map_or(Ok(()), |error| write!(f, ": {error}"))
+        self.0.as_ref().map_or(Ok(()), |reason| write!(f, ": {reason}"))
+    }
+}
+
+struct AreHeld<'a>(&'a Option<f64>);
+
+impl fmt::Display for AreHeld<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(requests) => write!(f, "{requests} are"),
+            None => f.write_str("it is not known how many are"),
+        }
     }
 }
 
@@ -133,6 +185,28 @@ impl Snapshot {
         }
     }
 
+    /// Why the activity is unknown where it is: what keeps every value from being known, else
+    /// that demand is not.
+    #[must_use]
+    pub fn why_activity_is_unknown(&self) -> Unavailable {
+        let errors = self.values.iter().filter_map(|value| value.as_ref().err());
+        match self.values.iter().all(Result::is_err).then(|| errors.cloned().next()).flatten() {
+            Some(unavailable) => unavailable,
+            None => {
+                Unavailable::DemandUnknown { unknown: self.demand.unknown, replicas: self.census.replicas }
+            }
+        }
+    }
+
+    /// A metric of the trigger that is read as something that it is not.
+    #[must_use]
+    pub fn misuse(&self) -> Option<&Misuse> {
+        self.values.iter().find_map(|value| match value {
+            Err(Unavailable::Misused(misuse)) => Some(misuse),
+            _ => None,
+        })
+    }
+
     /// The decision record: one sentence on the value and one on activation.
     #[must_use]
     pub fn why(&self) -> String {
@@ -142,7 +216,7 @@ impl Snapshot {
                 text.push_str("; ");
             }
             match value {
-                Ok(value) => text.push_str(&value.basis.describe(value.value, self.census)),
+                Ok(value) => text.push_str(&value.basis.describe(value.number, self.census)),
                 Err(unavailable) => text.push_str(&unavailable.to_string()),
             }
         }
@@ -162,14 +236,14 @@ impl Snapshot {
                 format!("active: the demand of {unknown} replicas is unknown")
             }
             Activity::Inactive => "inactive: no demand".into(),
-            Activity::Unknown => "activity unknown".into(),
+            Activity::Unknown => format!("activity unknown: the demand of {unknown} replicas is unknown"),
         }
     }
 }
 
 impl Basis {
     fn describe(self, value: f64, census: Census) -> String {
-        let Census { replicas, known, unknown, in_flight } = census;
+        let Census { replicas, known, unknown, in_flight, asleep } = census;
         // Writing to a String cannot fail.
         let population = || {
             let mut text = format!("{known} of {replicas} replicas");
@@ -179,11 +253,16 @@ impl Basis {
             if in_flight > 0 {
                 let _ = write!(text, ", {in_flight} on their way");
             }
+            if asleep > 0 {
+                let _ = write!(text, ", {asleep} asleep");
+            }
             text
         };
         match self {
             Self::NoReplicas => "0: no replica is wanted".into(),
-            Self::Total { known } if unknown + in_flight == 0 => format!("{known} over {}", population()),
+            Self::Total { known } if unknown == 0 && in_flight == 0 && asleep == 0 => {
+                format!("{known} over {}", population())
+            }
             Self::Total { known } => format!("{value}: {known} over {}, filled in at target", population()),
             Self::Capped { known } => {
                 format!("{value}: {known} over {}, held while replicas are on their way", population())
@@ -198,6 +277,9 @@ impl Basis {
             ),
             Self::IdleWindow => "0: no request in the window".into(),
             Self::AllInFlight => format!("{value}: hold, all of {replicas} replicas are on their way"),
+            Self::AllAsleep => {
+                format!("{value}: hold, {asleep} of {replicas} replicas sleep and none serves")
+            }
             Self::AllAbsent => format!("0: none of {replicas} replicas came up within its deadline"),
             Self::Gate { ready } => format!("{value}: {ready} of {replicas} replicas are ready"),
             Self::Policy(direction) => format!(

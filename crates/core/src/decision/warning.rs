@@ -4,7 +4,7 @@
 use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use super::push::UNANSWERED;
-use crate::{config::go_duration, names::PodUid};
+use crate::{config::go_duration, names::PodUid, page::usage::Misuse};
 
 /// Something that is wrong with a target, and that waiting will not mend.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,8 @@ pub enum Trouble {
     WakeNotHonoured,
     /// Replicas were not up by their deadline, and are no longer waited for.
     ReplicaStuck(Stuck),
+    /// A page says that the trigger's metric is nothing that can be read so.
+    MetricMisused(Misuse),
 }
 
 /// Replicas that were not up by their deadline.
@@ -32,6 +34,7 @@ impl Trouble {
         match self {
             Self::WakeNotHonoured => "WakeNotHonoured",
             Self::ReplicaStuck(_) => "ReplicaStuck",
+            Self::MetricMisused(_) => "MetricMisused",
         }
     }
 }
@@ -46,6 +49,7 @@ impl fmt::Display for Trouble {
                 UNANSWERED.as_secs()
             ),
             Self::ReplicaStuck(stuck) => write!(f, "{stuck}"),
+            Self::MetricMisused(misuse) => write!(f, "{misuse}"),
         }
     }
 }

@@ -22,7 +22,7 @@ pub enum Phase {
     Loading,
     /// Has a fresh sample.
     Serving,
-    /// Has a fresh sample that says the engine sleeps. Its demand counts.
+    /// Has a fresh sample that says the engine sleeps: no capacity, but its demand counts.
     Sleeping,
     /// Being deleted: left out.
     Draining,
@@ -77,6 +77,8 @@ pub struct Pod {
     page: Option<PageKind>,
     /// Why the newest scrape failed; `None` where it did not.
     last_error: Option<Arc<str>>,
+    /// What the page was that answered last, where it had no family of a model server.
+    no_engine: Option<Arc<str>>,
     tried: bool,
 }
 
@@ -92,6 +94,7 @@ impl Pod {
             windows: Vec::new(),
             page: None,
             last_error: None,
+            no_engine: None,
             tried: false,
         }
     }
@@ -123,6 +126,7 @@ impl Pod {
         self.tried = true;
         self.page = Some(page);
         self.last_error = None;
+        self.no_engine = sample.why_no_engine();
         self.download_remaining = sample.download_remaining;
         if !sample.engine {
             return;
@@ -141,6 +145,7 @@ impl Pod {
     pub fn failed(&mut self, error: Arc<str>) {
         self.tried = true;
         self.last_error = Some(error);
+        self.download_remaining = None;
     }
 
     /// What the endpoint counts as at `now`, its samples speaking for `staleness`.
@@ -165,6 +170,13 @@ impl Pod {
     #[must_use]
     pub fn latest(&self) -> Option<(Moment, &PodSample)> {
         self.latest.as_ref().map(|(at, sample)| (*at, sample))
+    }
+
+    /// Whether the newest good sample says how many requests it holds.
+    #[must_use]
+    pub fn tells_demand(&self) -> bool {
+        let demand = self.latest.as_ref().map(|(_, sample)| sample.demand);
+        demand.is_some_and(|demand| demand.running.is_some() && demand.waiting.is_some())
     }
 
     #[must_use]
@@ -195,9 +207,21 @@ impl Pod {
         self.page
     }
 
+    /// Why the newest answer gave no sample.
     #[must_use]
     pub fn last_error(&self) -> Option<&str> {
-        self.last_error.as_deref()
+        self.last_error.as_deref().or(self.no_engine.as_deref())
+    }
+
+    /// What stands against reading it, as of its newest answer; `None` where nothing does.
+    #[must_use]
+    pub fn obstacle(&self) -> Option<Arc<str>> {
+        match (&self.last_error, self.download_remaining) {
+            (Some(error), _) => Some(error.clone()),
+            (None, Some(left)) => Some(format!("downloading, {left:.0} s left").into()),
+            (None, None) if !self.tried => Some("no answer yet".into()),
+            (None, None) => self.no_engine.clone(),
+        }
     }
 
     #[must_use]

@@ -11,6 +11,11 @@ use nom::{
 };
 
 use super::{Kind, Label, LabelText, Labels, Line, Sample, number};
+use crate::names::MetricName;
+
+/// The longest name of a metric, in bytes as printed. Whatever is done with a name is bounded by
+/// this, though a page may hold megabytes in its place.
+const MAX_NAME: usize = MetricName::MAX_FAMILY;
 
 /// Why a line broke the grammar is of no use to anybody, so the error is the cheapest there is.
 type Parsed<'p, T> = IResult<&'p [u8], T, ()>;
@@ -162,7 +167,8 @@ fn kind(input: &[u8]) -> Parsed<'_, Kind> {
 }
 
 fn plain_name(input: &[u8]) -> Parsed<'_, &str> {
-    map_opt(verify(take_while1(is_name_byte), |name: &[u8]| !name[0].is_ascii_digit()), utf8).parse(input)
+    let is_name = |name: &[u8]| !name[0].is_ascii_digit() && name.len() <= MAX_NAME;
+    map_opt(verify(take_while1(is_name_byte), is_name), utf8).parse(input)
 }
 
 #[inline]
@@ -175,7 +181,7 @@ fn label_name(input: &[u8]) -> Parsed<'_, &[u8]> {
 }
 
 fn quoted_name(input: &[u8]) -> Parsed<'_, &str> {
-    map_opt(verify(quoted, |name: &[u8]| !name.is_empty()), utf8).parse(input)
+    map_opt(verify(quoted, |name: &[u8]| (1..=MAX_NAME).contains(&name.len())), utf8).parse(input)
 }
 
 /// What stands between two double quotes, its escapes as printed.

@@ -3,6 +3,7 @@
 use std::{borrow::Cow, fmt, iter::FusedIterator};
 
 use super::grammar;
+use crate::steps;
 
 /// The label set of a sample, in page order.
 #[derive(Clone, Copy, Debug, Default)]
@@ -93,6 +94,12 @@ impl<'p> Labels<'p> {
         Some(Label { name: text(name), value: text(value) })
     }
 
+    /// How many bytes the set takes on the page; what looking at it costs is in proportion.
+    #[must_use]
+    pub fn byte_len(self) -> usize {
+        self.text.len()
+    }
+
     #[must_use]
     pub fn iter(self) -> LabelIter<'p> {
         LabelIter { labels: self, next: 0 }
@@ -122,9 +129,11 @@ impl<'p> Iterator for LabelIter<'p> {
         if self.next < self.labels.found {
             let label = self.labels.at(self.next);
             self.next += 1;
+            steps::take(1);
             return label;
         }
         let (rest, label) = grammar::label(self.labels.text.get(self.labels.rest..)?).ok()?;
+        steps::take(self.labels.text.len() - self.labels.rest - rest.len());
         self.labels.rest = self.labels.text.len() - rest.len();
         Some(label)
     }

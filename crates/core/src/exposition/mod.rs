@@ -14,7 +14,7 @@
 //! sample     = head blank value [ space timestamp ] [ space exemplar ] blank
 //! head       = name ( space / blank "{" labels "}" )
 //!            / "{" blank quoted blank [ "," labels ] "}"
-//! name       = ( ALPHA / "_" / ":" ) *( ALPHA / DIGIT / "_" / ":" )
+//! name       = ( ALPHA / "_" / ":" ) *255( ALPHA / DIGIT / "_" / ":" )
 //! labels     = [ label *( "," label ) [ "," ] ] blank
 //! label      = blank ( labelname / quoted ) blank "=" blank quoted blank
 //! labelname  = ( ALPHA / "_" ) *( ALPHA / DIGIT / "_" )
@@ -29,7 +29,7 @@
 //! comment    = "#" blank ( type / help / "EOF" blank / *octet )
 //! type       = "TYPE" space metric space kind blank
 //! help       = "HELP" space metric [ space *octet ]
-//! metric     = name / quoted
+//! metric     = name / quoted                      ; of at most 256 octets in the quotes
 //! kind       = "counter" / "gauge" / "histogram" / "summary" / "untyped" / "unknown"
 //!
 //! blank      = *( SP / TAB )
@@ -42,7 +42,7 @@
 //! are not stay readable as bytes.
 //!
 //! Knowingly not accepted: a raw line feed in quoted text; a quoted metric name elsewhere than
-//! first in the braces; hexadecimal numbers and `_` between digits (Prometheus refuses both as
+//! first in the braces; a metric's name of more than 256 octets; hexadecimal numbers and `_` between digits (Prometheus refuses both as
 //! well). A TYPE with a kind that is not listed is a mere comment, so its family is untyped.
 //!
 //! Knowingly not checked: that a label name occurs once in a label set, that families are

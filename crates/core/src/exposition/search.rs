@@ -5,6 +5,8 @@ use std::{collections::HashMap, sync::LazyLock};
 use aho_corasick::packed;
 use memchr::memrchr;
 
+use crate::steps;
+
 /// Finds the next line worth a look. It may find lines in vain; it never misses one.
 #[derive(Clone, Debug)]
 pub(super) enum Search {
@@ -28,8 +30,13 @@ impl Search {
     pub(super) fn next_line<'p>(&self, page: &'p [u8]) -> Option<&'p [u8]> {
         match self {
             Self::Fragments(searcher) => {
-                let hit = searcher.find(page)?.start();
+                let Some(hit) = searcher.find(page) else {
+                    steps::take(page.len());
+                    return None;
+                };
+                let hit = hit.start();
                 let start = memrchr(b'\n', &page[..hit]).map_or(0, |newline| newline + 1);
+                steps::take(2 * hit - start);
                 Some(&page[start..])
             }
             Self::EveryLine => (!page.is_empty()).then_some(page),

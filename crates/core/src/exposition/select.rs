@@ -1,6 +1,8 @@
 //! The samples of wanted families, and nothing else.
 
-use super::{Sample, grammar, labels::escape, run::Run, search::Search, walk::split_line};
+use std::collections::HashSet;
+
+use super::{Kind, Line, Sample, grammar, labels::escape, run::Run, search::Search, walk::split_line};
 
 /// The families that a scrape wants, compiled once for many pages. Share it in an `Arc`.
 #[derive(Clone, Debug)]
@@ -33,6 +35,20 @@ pub struct Selected<'p> {
     pub family: usize,
     pub part: Part,
     pub sample: Sample<'p>,
+    /// The last TYPE line that was passed; empty where none was.
+    type_line: &'p [u8],
+}
+
+impl<'p> Selected<'p> {
+    /// What the TYPE line above says: a name and its kind. It is another family's where this one
+    /// has none, or not above its samples.
+    #[must_use]
+    pub fn declared(&self) -> Option<(&'p str, Kind)> {
+        match grammar::comment_line(self.type_line)? {
+            Line::Type { name, kind } => Some((name, kind)),
+            _ => None,
+        }
+    }
 }
 
 /// How a selection went.
@@ -72,6 +88,7 @@ impl Selector {
     pub fn new<F: AsRef<str>>(families: impl IntoIterator<Item = F>) -> Self {
         let mut names = Vec::new();
         let mut printed_families = Vec::new();
+        let mut searched = HashSet::new();
         for (family, name) in families.into_iter().enumerate() {
             if name.as_ref().is_empty() {
                 continue;
@@ -81,7 +98,10 @@ impl Selector {
                 let printed = format!("{printed}{}", part.suffix()).into_bytes().into();
                 names.push(WantedName { printed, family, part });
             }
-            printed_families.push(printed);
+            // A family may be wanted several times, by different labels.
+            if searched.insert(printed.clone()) {
+                printed_families.push(printed);
+            }
         }
         names.sort_by(|a, b| a.printed.cmp(&b.printed));
         Self { names, search: Search::for_lines_with(&printed_families) }
@@ -101,8 +121,9 @@ impl Selector {
 pub fn select<'p>(page: &'p [u8], wanted: &Selector, mut visit: impl FnMut(Selected<'p>)) -> SelectReport {
     let mut report = SelectReport::default();
     let mut rest = page;
+    let mut type_line: &[u8] = &[];
     while let Some(found) = wanted.search.next_line(rest) {
-        rest = select_run(found, wanted, &mut visit, &mut report);
+        rest = select_run(found, wanted, &mut type_line, &mut visit, &mut report);
     }
     report
 }
@@ -115,6 +136,7 @@ pub fn select<'p>(page: &'p [u8], wanted: &Selector, mut visit: impl FnMut(Selec
 fn select_run<'p>(
     page: &'p [u8],
     wanted: &Selector,
+    type_line: &mut &'p [u8],
     visit: &mut impl FnMut(Selected<'p>),
     report: &mut SelectReport,
 ) -> &'p [u8] {
@@ -124,6 +146,9 @@ fn select_run<'p>(
         let (line, after) = split_line(rest);
         rest = after;
         if line.first() == Some(&b'#') {
+            if line.starts_with(b"# TYPE ") {
+                *type_line = line;
+            }
             // Comments before the samples are this family's; those after them the next one's.
             if claimed.is_some() {
                 return rest;
@@ -148,7 +173,7 @@ fn select_run<'p>(
             continue;
         };
         for claim in claims {
-            visit(Selected { family: claim.family, part: claim.part, sample });
+            visit(Selected { family: claim.family, part: claim.part, sample, type_line: *type_line });
         }
     }
 }

@@ -5,6 +5,7 @@ use std::iter::FusedIterator;
 use memchr::memchr;
 
 use super::{Kind, Line, Sample, grammar, run::Run};
+use crate::steps;
 
 /// Walks every line of `page` that is not blank.
 #[must_use]
@@ -120,5 +121,6 @@ pub(super) fn split_line(page: &[u8]) -> (&[u8], &[u8]) {
         Some(end) => (&page[..end], &page[end + 1..]),
         None => (page, &page[page.len()..]),
     };
+    steps::take(line.len() + 1);
     (line.strip_suffix(b"\r").unwrap_or(line), after)
 }

@@ -1,13 +1,19 @@
 //! What the Kubernetes API says, boiled down to a fleet: the few fields of each object that
-//! are used, what they mean, and an index that folds their changes into InferenceSets.
+//! are used, what they mean, and what follows for InferenceSets and for the ports of Services.
 
+pub mod collection;
+pub mod endpoints_file;
 pub mod index;
 pub mod inference_set;
 pub mod model;
 pub mod pod;
+pub mod ports;
 pub mod services;
 pub mod shard;
+pub mod shortage;
 pub mod tenancy;
+#[cfg(test)]
+mod testing;
 
 use std::{fmt, sync::Arc};
 
@@ -29,9 +35,4 @@ impl fmt::Display for ObjectName {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.namespace, self.name)
     }
-}
-
-/// An object of which only the fields that are used are kept.
-pub trait Named {
-    fn object_name(&self) -> ObjectName;
 }

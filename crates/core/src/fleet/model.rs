@@ -22,26 +22,6 @@ pub struct InferenceSet {
     pub gateway: Option<Gateway>,
 }
 
-/// Since when an InferenceSet has had fewer pods than replicas; `None` while it has not.
-/// Replicas that were never created have no creation time of their own: they are on their way
-/// since there have been too few, or since more were wanted.
-#[must_use]
-pub fn short_since(
-    before: Option<Moment>,
-    wanted_before: Option<u32>,
-    wanted: u32,
-    living: usize,
-    now: Moment,
-) -> Option<Moment> {
-    let short = usize::try_from(wanted).unwrap_or(usize::MAX) > living;
-    let more_wanted = wanted_before.is_some_and(|before| before < wanted);
-    match before {
-        _ if !short => None,
-        Some(since) if !more_wanted => Some(since),
-        _ => Some(now),
-    }
-}
-
 /// One pod that serves or is to serve the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Endpoint {
@@ -83,31 +63,4 @@ pub enum FleetEvent {
     /// All of the source was heard from a moment ago, whether anything changed or not. Where
     /// this stays away, what was told before is no longer believed.
     Alive,
-}
-
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    #[test]
-    fn a_shortfall_lasts_until_more_are_wanted_or_enough_are_there() {
-        let at = |second| Moment::from_unix(Duration::from_secs(second));
-        // (since before, wanted before, wanted, living, since)
-        let cases = [
-            (None, None, 2, 2, None),
-            (None, None, 2, 1, Some(9)),
-            (Some(5), Some(2), 2, 1, Some(5)),
-            (Some(5), Some(2), 3, 1, Some(9)),
-            (Some(5), Some(3), 2, 1, Some(5)),
-            (Some(5), Some(2), 2, 2, None),
-            (None, Some(2), 2, 1, Some(9)),
-            (Some(5), Some(2), 0, 0, None),
-        ];
-        for (before, wanted_before, wanted, living, expected) in cases {
-            let since = short_since(before.map(at), wanted_before, wanted, living, at(9));
-            assert_eq!(since, expected.map(at), "{before:?} {wanted_before:?} {wanted} {living}");
-        }
-    }
 }

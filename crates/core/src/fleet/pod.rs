@@ -8,7 +8,7 @@ use std::{
 use jiff::Timestamp;
 use serde::Deserialize;
 
-use super::{Named, ObjectName};
+use super::collection::Object;
 use crate::{
     fleet::model::{Endpoint, Readiness},
     names::{InferenceSetKey, PodUid},
@@ -165,9 +165,16 @@ impl PodObject {
     }
 }
 
-impl Named for PodObject {
-    fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+impl Object for Member {
+    type Raw = PodObject;
+    type Key = InferenceSetKey;
+
+    fn read(raw: PodObject) -> Option<Self> {
+        raw.member()
+    }
+
+    fn keys(&self) -> Vec<InferenceSetKey> {
+        vec![self.set.clone()]
     }
 }
 

@@ -2,13 +2,14 @@
 //! picker's, and where a Service's port answers.
 
 use std::{
+    collections::BTreeSet,
     net::{IpAddr, SocketAddr},
     sync::Arc,
 };
 
 use serde::Deserialize;
 
-use super::{Named, ObjectName};
+use super::{ObjectName, collection::Object};
 
 /// The label of an EndpointSlice that names its Service.
 pub const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -81,17 +82,18 @@ impl EndpointSliceObject {
         Some(ObjectName { namespace: self.metadata.namespace.clone(), name: service })
     }
 
-    /// Its ready endpoint, and by name on which ports that answers; of several always the same
-    /// one.
+    /// Its ready endpoints, and by name on which ports they answer.
     #[must_use]
     pub fn slice(&self) -> Slice {
         // The API: an unknown condition is to be read as ready.
         let ready = |endpoint: &&SliceEndpoint| endpoint.conditions.ready.unwrap_or(true);
         let endpoints = self.endpoints.iter().flatten().filter(ready);
-        let addresses = endpoints.flat_map(|endpoint| &endpoint.addresses);
+        // The API: what an address beyond the first means is not defined.
+        let addresses = endpoints.filter_map(|endpoint| endpoint.addresses.first());
+        let ips: BTreeSet<IpAddr> = addresses.filter_map(|address| address.parse().ok()).collect();
         let ports = self.ports.iter().flatten();
         Slice {
-            ip: addresses.filter_map(|address| address.parse().ok()).min(),
+            ips: ips.into_iter().collect(),
             ports: ports
                 .filter_map(|port| Some((port.name.as_deref().unwrap_or_default().into(), port.port?)))
                 .collect(),
@@ -102,16 +104,17 @@ impl EndpointSliceObject {
 /// What is used of an EndpointSlice.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Slice {
-    pub ip: Option<IpAddr>,
+    /// Of the ready endpoints, in order.
+    pub ips: Vec<IpAddr>,
     /// By name, which is empty where a Service's only port has none: the port of the pods.
     pub ports: Vec<(Arc<str>, u16)>,
 }
 
 impl Slice {
-    /// Where the port of this name answers.
-    #[must_use]
-    pub fn address(&self, port_name: &str) -> Option<SocketAddr> {
-        Some(SocketAddr::new(self.ip?, self.port(port_name)?))
+    /// Where the port of this name answers, in order.
+    pub fn addresses(&self, port_name: &str) -> impl Iterator<Item = SocketAddr> {
+        let port = self.port(port_name);
+        self.ips.iter().filter_map(move |ip| Some(SocketAddr::new(*ip, port?)))
     }
 
     #[must_use]
@@ -149,15 +152,47 @@ impl ServiceObject {
     }
 }
 
-impl Named for ServiceObject {
-    fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+/// The ports of a Service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Service {
+    pub name: ObjectName,
+    /// By number, with their names; an empty name where there is only one.
+    pub ports: Vec<(u16, Arc<str>)>,
+}
+
+impl Object for Service {
+    type Raw = ServiceObject;
+    type Key = ObjectName;
+
+    fn read(raw: ServiceObject) -> Option<Self> {
+        let Metadata { namespace, name, .. } = &raw.metadata;
+        let name = ObjectName { namespace: namespace.clone(), name: name.clone() };
+        Some(Self { name, ports: raw.ports() })
+    }
+
+    fn keys(&self) -> Vec<ObjectName> {
+        vec![self.name.clone()]
     }
 }
 
-impl Named for EndpointSliceObject {
-    fn object_name(&self) -> ObjectName {
-        ObjectName { namespace: self.metadata.namespace.clone(), name: self.metadata.name.clone() }
+/// The part of a Service's endpoints that one EndpointSlice holds: a dual-stack Service has one
+/// for each family, and a large one has several.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ServiceSlice {
+    pub service: ObjectName,
+    pub slice: Slice,
+}
+
+impl Object for ServiceSlice {
+    type Raw = EndpointSliceObject;
+    type Key = ObjectName;
+
+    fn read(raw: EndpointSliceObject) -> Option<Self> {
+        Some(Self { service: raw.service()?, slice: raw.slice() })
+    }
+
+    fn keys(&self) -> Vec<ObjectName> {
+        vec![self.service.clone()]
     }
 }
 
@@ -195,30 +230,34 @@ mod tests {
     }
 
     #[test]
-    fn the_address_is_of_a_ready_endpoint() {
+    fn the_addresses_are_of_the_ready_endpoints() {
         let ports = json!([{"name": "grpc-ext-proc", "port": 9002}, {"name": "http-metrics", "port": 9190}]);
         let ready = json!({"addresses": ["10.0.0.9"], "conditions": {"ready": true}});
         let other = json!({"addresses": ["10.0.0.10"], "conditions": {"ready": true}});
         let starting = json!({"addresses": ["10.0.0.2"], "conditions": {"ready": false}});
         let unknown = json!({"addresses": ["fd00::2"], "conditions": {}});
         for (endpoints, ports, expected) in [
-            (json!([ready]), &ports, Some("10.0.0.9:9190")),
-            (json!([starting, ready]), &ports, Some("10.0.0.9:9190")),
-            (json!([other, ready]), &ports, Some("10.0.0.9:9190")),
-            (json!([ready, other]), &ports, Some("10.0.0.9:9190")),
-            (json!([starting]), &ports, None),
-            (json!([unknown]), &ports, Some("[fd00::2]:9190")),
-            (json!([ready]), &json!([{"name": "grpc", "port": 9002}]), None),
-            (json!([ready]), &json!(null), None),
-            (json!(null), &ports, None),
+            (json!([ready]), &ports, vec!["10.0.0.9:9190"]),
+            (json!([starting, ready]), &ports, vec!["10.0.0.9:9190"]),
+            (json!([other, ready]), &ports, vec!["10.0.0.9:9190", "10.0.0.10:9190"]),
+            (json!([ready, other, ready]), &ports, vec!["10.0.0.9:9190", "10.0.0.10:9190"]),
+            (json!([starting]), &ports, vec![]),
+            (json!([unknown]), &ports, vec!["[fd00::2]:9190"]),
+            // Nothing says what more than one address of an endpoint means.
+            (json!([{"addresses": ["10.0.0.9", "10.0.0.8"]}]), &ports, vec!["10.0.0.9:9190"]),
+            (json!([{"addresses": []}]), &ports, vec![]),
+            (json!([ready]), &json!([{"name": "grpc", "port": 9002}]), vec![]),
+            (json!([ready]), &json!(null), vec![]),
+            (json!(null), &ports, vec![]),
         ] {
             let slice = slice(&endpoints, ports);
-            let address = slice.slice().address(METRICS_PORT_NAME);
-            assert_eq!(address, expected.map(|text| text.parse().unwrap()), "{endpoints}");
+            let addresses: Vec<_> =
+                slice.slice().addresses(METRICS_PORT_NAME).map(|address| address.to_string()).collect();
+            assert_eq!(addresses, expected, "{endpoints}");
             assert_eq!(slice.service(), Some(ObjectName::new("team-a", "demo-inferencepool-epp")));
         }
         let unnamed = slice(&json!([ready]), &json!([{"port": 8080}])).slice();
-        assert_eq!(unnamed.address(""), Some("10.0.0.9:8080".parse().unwrap()));
+        assert_eq!(unnamed.addresses("").collect::<Vec<_>>(), ["10.0.0.9:8080".parse().unwrap()]);
     }
 
     #[test]

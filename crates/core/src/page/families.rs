@@ -1,8 +1,8 @@
-//! The table of families. Read from vLLM 0.25 to 0.33 and from what the other engines document.
+//! What is known of the families that model servers export.
 
-use std::fmt;
+use std::{borrow::Cow, collections::HashMap, fmt, sync::LazyLock};
 
-use super::super::exposition::Kind;
+use super::{super::exposition::Kind, table::TABLE};
 
 /// A family that a model server (or KAITO around it) exports.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -18,6 +18,8 @@ pub struct Family {
     pub merge: Merge,
     /// What it tells us, where we use it for more than the metric that a user names.
     pub concept: Option<Concept>,
+    /// No version that is in use exports it any more.
+    pub removed: bool,
 }
 
 /// Whose family it is.
@@ -27,8 +29,38 @@ pub enum Engine {
     Sglang,
     TensorRtLlm,
     Tgi,
+    LlamaCpp,
+    LmDeploy,
+    Triton,
+    /// The HTTP frontend of NVIDIA Dynamo: no engine itself, it stands before some.
+    Dynamo,
     /// KAITO's wrapper around vLLM: no engine, its families say nothing about one being up.
     Kaito,
+}
+
+impl Engine {
+    /// Whether the table has every family of the versions that it speaks of, so that another name
+    /// is most likely a slip.
+    #[must_use]
+    pub const fn is_complete(self) -> bool {
+        matches!(self, Self::Vllm | Self::Kaito)
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Vllm => "vLLM",
+            Self::Sglang => "SGLang",
+            Self::TensorRtLlm => "TensorRT-LLM",
+            Self::Tgi => "TGI",
+            Self::LlamaCpp => "llama.cpp",
+            Self::LmDeploy => "LMDeploy",
+            Self::Triton => "Triton",
+            Self::Dynamo => "Dynamo",
+            Self::Kaito => "KAITO",
+        })
+    }
 }
 
 /// What a family's values count.
@@ -41,7 +73,9 @@ pub enum Unit {
     Seconds,
     /// Seconds since the Unix epoch.
     UnixTime,
+    Bytes,
     BytesPerSecond,
+    TokensPerSecond,
     /// Times that something happened.
     Events,
     /// Always 0 or 1: the labels say it.
@@ -56,7 +90,9 @@ impl fmt::Display for Unit {
             Self::Tokens => "tokens",
             Self::Seconds => "seconds",
             Self::UnixTime => "seconds since 1970",
+            Self::Bytes => "bytes",
             Self::BytesPerSecond => "bytes per second",
+            Self::TokensPerSecond => "tokens per second",
             Self::Events => "events",
             Self::State => "state (0 or 1)",
         })
@@ -72,6 +108,19 @@ pub enum Merge {
     Max,
 }
 
+/// How an engine's series overlap: which of those of one family count the same requests, so that
+/// adding them up would count these twice. Holds for every family of the engine that adds up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Overlap {
+    pub engine: Engine,
+    /// Series that differ in these labels alone say the same thing: the largest one counts. What
+    /// differs in any other label adds up.
+    pub same_over: &'static [&'static str],
+    /// A series in which this label is empty or absent is the total of the series that are like
+    /// it but for this label: where it is there, they do not count.
+    pub total_where_empty: &'static str,
+}
+
 /// The things that every engine tells in its own words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Concept {
@@ -79,6 +128,8 @@ pub enum Concept {
     /// The same split by reason: stands in where the total is absent.
     WaitingByReason,
     Running,
+    /// Requests held, waiting and running together.
+    Held,
     KvUsage,
     /// One series per sleep state; 1 where the engine is in it.
     SleepState,
@@ -102,9 +153,20 @@ pub fn known_families() -> &'static [Family] {
 /// with either of vLLM's prefixes.
 #[must_use]
 pub fn family(name: &str) -> Option<&'static Family> {
-    let by_name = |name: &str| TABLE.iter().find(|f| f.name == name || f.formerly == Some(name));
+    static BY_NAME: LazyLock<HashMap<&str, &Family>> = LazyLock::new(|| {
+        let names = |family: &'static Family| [Some(family.name), family.formerly].into_iter().flatten();
+        TABLE.iter().flat_map(|family| names(family).map(move |name| (name, family))).collect()
+    });
+    let by_name = |name: &str| BY_NAME.get(name).copied();
     let name = with_vllm_prefix(name);
     by_name(&name).or_else(|| by_name(name.strip_suffix("_total")?).filter(|f| f.kind == Kind::Counter))
+}
+
+/// How the series of the family that `name` names overlap; `None` where they do not.
+#[must_use]
+pub fn overlap(name: &str) -> Option<&'static Overlap> {
+    let engine = engine_of(name)?;
+    super::table::OVERLAPS.iter().find(|overlap| overlap.engine == engine)
 }
 
 /// The unit of the family that `name` names; `None` where the table does not have it.
@@ -167,13 +229,18 @@ pub fn same_concept(name: &str) -> impl Iterator<Item = &'static Family> {
 
 /// The engine whose family `name` is, by its prefix: also for families that are not in the
 /// table.
-pub(super) fn engine_of(name: &str) -> Option<Engine> {
-    const PREFIXES: [(&str, Engine); 6] = [
+#[must_use]
+pub fn engine_of(name: &str) -> Option<Engine> {
+    const PREFIXES: [(&str, Engine); 10] = [
         (VLLM_PREFIX, Engine::Vllm),
         (RAY_PREFIX, Engine::Vllm),
         ("sglang:", Engine::Sglang),
         ("trtllm_", Engine::TensorRtLlm),
         ("tgi_", Engine::Tgi),
+        ("llamacpp:", Engine::LlamaCpp),
+        ("lmdeploy:", Engine::LmDeploy),
+        ("nv_inference_", Engine::Triton),
+        ("dynamo_frontend_", Engine::Dynamo),
         ("kaito_", Engine::Kaito),
     ];
     PREFIXES.iter().find_map(|(prefix, engine)| name.starts_with(prefix).then_some(*engine))
@@ -189,77 +256,10 @@ pub(super) fn with_ray_prefix(name: &str) -> Option<String> {
     Some(format!("{RAY_PREFIX}{}", name.strip_prefix(VLLM_PREFIX)?))
 }
 
-fn with_vllm_prefix(name: &str) -> std::borrow::Cow<'_, str> {
+/// A name under Ray Serve as vLLM itself has it; any other as it is.
+pub(super) fn with_vllm_prefix(name: &str) -> Cow<'_, str> {
     match name.strip_prefix(RAY_PREFIX) {
         Some(rest) => format!("{VLLM_PREFIX}{rest}").into(),
         None => name.into(),
     }
 }
-
-const fn vllm(name: &'static str, kind: Kind, unit: Unit) -> Family {
-    Family { name, formerly: None, engine: Engine::Vllm, kind, unit, merge: Merge::Sum, concept: None }
-}
-
-impl Family {
-    const fn was(self, name: &'static str) -> Self {
-        Self { formerly: Some(name), ..self }
-    }
-
-    const fn max(self) -> Self {
-        Self { merge: Merge::Max, ..self }
-    }
-
-    const fn tells(self, concept: Concept) -> Self {
-        Self { concept: Some(concept), ..self }
-    }
-
-    const fn of(self, engine: Engine) -> Self {
-        Self { engine, ..self }
-    }
-}
-
-use self::{
-    Concept::{DownloadRemaining, KvUsage, Rejections, Running, SleepState, Waiting, WaitingByReason},
-    Engine::{Kaito, Sglang, TensorRtLlm, Tgi},
-    Kind::{Counter, Gauge, Histogram},
-    Unit::{BytesPerSecond, Events, Ratio, Requests, Seconds, State, Tokens, UnixTime},
-};
-
-static TABLE: &[Family] = &[
-    vllm("vllm:num_requests_waiting", Gauge, Requests).tells(Waiting),
-    vllm("vllm:num_requests_waiting_by_reason", Gauge, Requests).tells(WaitingByReason),
-    vllm("vllm:num_requests_running", Gauge, Requests).tells(Running),
-    vllm("vllm:kv_cache_usage_perc", Gauge, Ratio).was("vllm:gpu_cache_usage_perc").max().tells(KvUsage),
-    vllm("vllm:engine_sleep_state", Gauge, State).max().tells(SleepState),
-    vllm("vllm:cache_config_info", Gauge, State).max(),
-    vllm("vllm:lora_requests_info", Gauge, UnixTime).max(),
-    vllm("vllm:admission_rejections", Counter, Requests).tells(Rejections),
-    vllm("vllm:num_preemptions", Counter, Events),
-    vllm("vllm:request_success", Counter, Requests),
-    vllm("vllm:prompt_tokens", Counter, Tokens),
-    vllm("vllm:generation_tokens", Counter, Tokens),
-    vllm("vllm:prefix_cache_queries", Counter, Tokens).was("vllm:gpu_prefix_cache_queries"),
-    vllm("vllm:prefix_cache_hits", Counter, Tokens).was("vllm:gpu_prefix_cache_hits"),
-    vllm("vllm:time_to_first_token_seconds", Histogram, Seconds),
-    vllm("vllm:inter_token_latency_seconds", Histogram, Seconds).was("vllm:time_per_output_token_seconds"),
-    vllm("vllm:request_time_per_output_token_seconds", Histogram, Seconds),
-    vllm("vllm:e2e_request_latency_seconds", Histogram, Seconds),
-    vllm("vllm:request_queue_time_seconds", Histogram, Seconds),
-    vllm("vllm:request_inference_time_seconds", Histogram, Seconds),
-    vllm("vllm:request_prefill_time_seconds", Histogram, Seconds),
-    vllm("vllm:request_decode_time_seconds", Histogram, Seconds),
-    vllm("vllm:request_prompt_tokens", Histogram, Tokens),
-    vllm("vllm:request_generation_tokens", Histogram, Tokens),
-    vllm("vllm:iteration_tokens_total", Histogram, Tokens),
-    vllm("kaito_ratelimit_rejected", Counter, Requests).tells(Rejections).of(Kaito),
-    vllm("kaito_model_download_remaining_seconds", Gauge, Seconds).max().tells(DownloadRemaining).of(Kaito),
-    vllm("kaito_model_download_speed_bytes_per_second", Gauge, BytesPerSecond).of(Kaito),
-    vllm("sglang:num_queue_reqs", Gauge, Requests).tells(Waiting).of(Sglang),
-    vllm("sglang:num_running_reqs", Gauge, Requests).tells(Running).of(Sglang),
-    vllm("sglang:token_usage", Gauge, Ratio).max().tells(KvUsage).of(Sglang),
-    vllm("trtllm_num_requests_waiting", Gauge, Requests).tells(Waiting).of(TensorRtLlm),
-    vllm("trtllm_num_requests_running", Gauge, Requests).tells(Running).of(TensorRtLlm),
-    vllm("trtllm_kv_cache_utilization", Gauge, Ratio).max().tells(KvUsage).of(TensorRtLlm),
-    vllm("tgi_queue_size", Gauge, Requests).tells(Waiting).of(Tgi),
-    vllm("tgi_batch_current_size", Gauge, Requests).tells(Running).of(Tgi),
-];

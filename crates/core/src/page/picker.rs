@@ -8,11 +8,16 @@ use crate::exposition::{Selector, select};
 
 /// Requests that its flow control holds, by the name it has had since the rename, and before.
 const QUEUE: [&str; 2] = ["llm_d_epp_flow_control_queue_size", "inference_extension_flow_control_queue_size"];
-/// Requests that it refused; with flow control off, the only thing that moves without
-/// replicas.
-const ERRORS: &str = "llm_d_epp_request_error_total";
-/// How the families of a picker start, by the present and the former name.
-const PREFIXES: [&str; 2] = ["llm_d_epp_", "inference_extension_"];
+/// Requests that it refused, by the names it has had, newest first; with flow control off, the
+/// only thing that moves without replicas.
+const ERRORS: [&str; 3] = [
+    "llm_d_epp_request_error_total",
+    "inference_objective_request_error_total",
+    "inference_model_request_error_total",
+];
+/// How the families of a picker start, by the present and the former names.
+const PREFIXES: [&str; 4] =
+    ["llm_d_epp_", "inference_extension_", "inference_objective_", "inference_model_"];
 
 /// One scrape of one endpoint picker, for one inference pool.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -33,7 +38,7 @@ pub struct GatewayPage {
 
 impl Default for GatewayPage {
     fn default() -> Self {
-        Self { selector: Selector::new([QUEUE[0], QUEUE[1], ERRORS]) }
+        Self { selector: Selector::new(QUEUE.iter().chain(&ERRORS)) }
     }
 }
 
@@ -45,8 +50,11 @@ impl GatewayPage {
     /// those that are read, is a picker that nobody has asked anything yet.
     #[must_use]
     pub fn read(&self, page: &[u8], pools: &[Arc<str>]) -> Option<Vec<GatewaySample>> {
-        let mut queues = vec![[None; QUEUE.len()]; pools.len()];
-        let mut refused = vec![0.0; pools.len()];
+        let mut tallies = vec![Tally::default(); pools.len()];
+        // Of series without a pool, for all.
+        let mut of_all = Tally::default();
+        let mut by_name: Vec<usize> = (0..pools.len()).collect();
+        by_name.sort_by(|a, b| pools[*a].cmp(&pools[*b]));
         let mut is_picker = false;
         select(page, &self.selector, |selected| {
             is_picker = true;
@@ -55,34 +63,55 @@ impl GatewayPage {
             if !value.is_finite() {
                 return;
             }
-            let of_pool = labels.get("inference_pool");
-            let readers = pools.iter().zip(queues.iter_mut().zip(&mut refused));
-            let ours =
-                readers.filter(|(pool, _)| of_pool.is_none_or(|of_pool| *of_pool.unescape() == ***pool));
-            for (_, (queues, refused)) in ours {
-                match queues.get_mut(selected.family) {
-                    Some(queue) => *queue = Some(queue.unwrap_or(0.0) + value.max(0.0)),
-                    None => {
-                        let code = labels.get("error_code");
-                        if code.is_some_and(|code| code.unescape() == "ServiceUnavailable") {
-                            *refused += value.max(0.0);
-                        }
-                    }
-                }
+            let is_refusal = selected.family >= QUEUE.len();
+            if is_refusal
+                && labels.get("error_code").is_none_or(|code| code.unescape() != "ServiceUnavailable")
+            {
+                return;
+            }
+            let Some(pool) = labels.get("inference_pool") else {
+                of_all.add(selected.family, value);
+                return;
+            };
+            let pool = pool.unescape();
+            let first = by_name.partition_point(|index| *pools[*index] < *pool);
+            let ours = by_name[first..].iter().take_while(|index| *pools[**index] == *pool);
+            for index in ours {
+                tallies[*index].add(selected.family, value);
             }
         });
         if !is_picker && !PREFIXES.iter().any(|prefix| memmem::find(page, prefix.as_bytes()).is_some()) {
             return None;
         }
-        let samples = queues.into_iter().zip(refused);
-        Some(
-            samples
-                .map(|(queues, refused_total)| GatewaySample {
-                    queued: queues[0].or(queues[1]),
-                    refused_total,
-                })
-                .collect(),
-        )
+        Some(tallies.into_iter().map(|tally| tally.with(&of_all).sample()).collect())
+    }
+}
+
+/// What a page says of one pool, by the families in the selector's order.
+#[derive(Clone, Debug, Default)]
+struct Tally([Option<f64>; QUEUE.len() + ERRORS.len()]);
+
+impl Tally {
+    fn add(&mut self, family: usize, value: f64) {
+        if let Some(sum) = self.0.get_mut(family) {
+            *sum = Some(sum.unwrap_or(0.0) + value.max(0.0));
+        }
+    }
+
+    fn with(mut self, more: &Self) -> Self {
+        for (family, value) in more.0.iter().enumerate() {
+            if let Some(value) = value {
+                self.add(family, *value);
+            }
+        }
+        self
+    }
+
+    /// All names of a family are one thing: the newest that is there counts.
+    fn sample(self) -> GatewaySample {
+        let (queues, errors) = self.0.split_at(QUEUE.len());
+        let newest = |names: &[Option<f64>]| names.iter().find_map(|value| *value);
+        GatewaySample { queued: newest(queues), refused_total: newest(errors).unwrap_or(0.0) }
     }
 }
 
@@ -121,8 +150,37 @@ mod tests {
                  llm_d_epp_request_error_total{error_code=\"BadRequest\"} 7\n",
                 Some(vec![(None, 4.0), (None, 4.0)]),
             ),
+            (
+                // As it was called before, and before that; no series has a pool.
+                "inference_objective_request_error_total{error_code=\"ServiceUnavailable\",model_name=\"m\"} 4\n\
+                 inference_objective_request_error_total{error_code=\"ServiceUnavailable\",model_name=\"n\"} 1\n\
+                 inference_objective_request_error_total{error_code=\"Internal\",model_name=\"m\"} 9\n",
+                Some(vec![(None, 5.0), (None, 5.0)]),
+            ),
+            (
+                "inference_model_request_error_total{error_code=\"ServiceUnavailable\"} 4\n\
+                 inference_objective_request_error_total{error_code=\"ServiceUnavailable\"} 4\n\
+                 llm_d_epp_request_error_total{error_code=\"ServiceUnavailable\"} 4\n",
+                Some(vec![(None, 4.0), (None, 4.0)]),
+            ),
+            ("inference_objective_request_total{model_name=\"m\"} 9\n", Some(vec![(None, 0.0), (None, 0.0)])),
         ] {
             assert_eq!(read(page), expected, "{page}");
+        }
+    }
+
+    #[test]
+    fn a_page_costs_no_more_for_many_pools() {
+        let page: String = (0..4_000)
+            .map(|n| format!("llm_d_epp_flow_control_queue_size{{inference_pool=\"{n}\"}} {n}\n"))
+            .chain(["llm_d_epp_request_error_total{error_code=\"ServiceUnavailable\"} 2\n".to_owned()])
+            .collect();
+        // Twice over: nobody promises that they differ.
+        let pools: Vec<Arc<str>> = (0..8_000).map(|n| (n % 4_000).to_string().into()).collect();
+        let samples = GatewayPage::default().read(page.as_bytes(), &pools).unwrap();
+        for (n, sample) in samples.iter().enumerate() {
+            let queued = Some(f64::from(u32::try_from(n % 4_000).unwrap()));
+            assert_eq!(*sample, GatewaySample { queued, refused_total: 2.0 });
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A page family by family, merged over series: what the `scan` command prints.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use serde::{Serialize, Serializer};
 
@@ -34,7 +34,8 @@ pub struct FamilySummary {
 pub enum Merged {
     /// A gauge, counter or untyped family: the sum over its series, 0 where it has none.
     Value { value: Number },
-    /// Counts and sums added up, bucket by bucket. A bucket is known by its `le` as printed.
+    /// Counts and sums added up, bucket by bucket. A bucket is known by the number that its `le`
+    /// is, and shown by how that is printed first.
     Histogram { count: Number, sum: Number, buckets: Vec<(String, Number)> },
     /// Counts and sums added up. Quantiles of several series have no common quantile; shown is
     /// the largest, below which that share of every series lies.
@@ -46,8 +47,9 @@ pub enum Merged {
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Number(pub f64);
 
-/// Reads `page` and merges each family. With `only`, the families of these names alone; a name
-/// that the page lacks is left out.
+/// Reads `page` and merges each family. With `only`, the families of these names alone, by the
+/// family's or, of a counter, the samples' name, whichever the page's TYPE line has; a name that
+/// the page lacks is left out.
 #[must_use]
 pub fn scan(page: &[u8], only: &[String]) -> Scan {
     let mut reading = Reading::new(types(page));
@@ -61,7 +63,14 @@ pub fn scan(page: &[u8], only: &[String]) -> Scan {
             Line::Help { .. } | Line::Eof | Line::Comment => {}
         }
     }
-    let wanted = |family: &FamilySummary| only.is_empty() || only.contains(&family.metric);
+    let stem = |name: &str| name.strip_suffix(Part::Total.suffix()).unwrap_or(name).to_owned();
+    let is_counter = |family: &FamilySummary| matches!(family.kind, Kind::Counter | Kind::Untyped);
+    let wanted = |family: &FamilySummary| {
+        let is_it = |name: &String| {
+            *name == family.metric || (is_counter(family) && stem(name) == stem(&family.metric))
+        };
+        only.is_empty() || only.iter().any(is_it)
+    };
     Scan {
         families: reading.families.into_iter().map(Family::finish).filter(wanted).collect(),
         rejected: reading.rejected,
@@ -112,10 +121,36 @@ struct Family<'p> {
     sum: f64,
     /// `None` until the page gives one.
     count: Option<f64>,
-    /// A histogram's buckets or a summary's quantiles, by the label's text.
-    points: Vec<(LabelText<'p>, f64)>,
+    /// A histogram's buckets or a summary's quantiles.
+    points: Vec<Point<'p>>,
+    /// Where each point is, once there are too many to go through them.
+    places: HashMap<PointKey<'p>, usize>,
     /// Where the next point is likely to be: series print theirs in one order.
     next_point: usize,
+}
+
+/// One bucket or quantile.
+struct Point<'p> {
+    /// As it is printed first.
+    label: LabelText<'p>,
+    key: PointKey<'p>,
+    value: f64,
+}
+
+/// What tells points apart.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum PointKey<'p> {
+    /// The bits of a number: `1` and `1.0` are one bound.
+    Number(u64),
+    /// What is printed in place of a number.
+    Text(LabelText<'p>),
+}
+
+impl<'p> From<LabelText<'p>> for PointKey<'p> {
+    fn from(label: LabelText<'p>) -> Self {
+        // Both zeros are one.
+        label.to_f64().map_or(Self::Text(label), |number| Self::Number((number + 0.0).to_bits()))
+    }
 }
 
 impl<'p> Reading<'p> {
@@ -184,6 +219,7 @@ impl<'p> Family<'p> {
             sum: 0.0,
             count: None,
             points: Vec::new(),
+            places: HashMap::new(),
             next_point: 0,
         }
     }
@@ -229,27 +265,47 @@ impl<'p> Family<'p> {
 
     /// The value of a bucket or quantile, made where the page has it for the first time.
     fn point(&mut self, at: LabelText<'p>, initially: f64) -> &mut f64 {
-        let is_it = |(label, _): &(LabelText<'p>, f64)| *label == at;
         let index = match self.points.get(self.next_point) {
-            Some(point) if is_it(point) => self.next_point,
-            _ => self.points.iter().position(is_it).unwrap_or_else(|| {
-                self.points.push((at, initially));
-                self.points.len() - 1
-            }),
+            Some(point) if point.label == at => self.next_point,
+            _ => self.place_of(at, initially),
         };
         self.next_point = if index + 1 == self.points.len() { 0 } else { index + 1 };
-        &mut self.points[index].1
+        &mut self.points[index].value
+    }
+
+    fn place_of(&mut self, label: LabelText<'p>, initially: f64) -> usize {
+        /// So many are gone through faster than they are hashed; a real family has some twenty.
+        const FEW: usize = 64;
+
+        let key = PointKey::from(label);
+        let few = self.points.len() <= FEW;
+        let found = if few {
+            self.points.iter().position(|point| point.key == key)
+        } else {
+            self.places.get(&key).copied()
+        };
+        if let Some(index) = found {
+            return index;
+        }
+        self.points.push(Point { label, key, value: initially });
+        if !few || self.points.len() > FEW {
+            let known = self.places.len();
+            let new = self.points.iter().enumerate().skip(known);
+            self.places.extend(new.map(|(index, point)| (point.key, index)));
+        }
+        self.points.len() - 1
     }
 
     fn finish(self) -> FamilySummary {
         let everything =
-            || self.points.iter().find_map(|(le, count)| (le.to_f64()? == f64::INFINITY).then_some(*count));
-        let count = Number(self.count.or_else(everything).unwrap_or(0.0));
+            || self.points.iter().find(|point| point.key == PointKey::Number(f64::INFINITY.to_bits()));
+        let count = self.count.or_else(|| everything().map(|point| point.value));
+        let count = Number(count.unwrap_or(0.0));
         let sum = Number(self.sum);
         let points = self
             .points
             .iter()
-            .map(|(label, value)| (label.unescape().into_owned(), Number(*value)))
+            .map(|point| (point.label.unescape().into_owned(), Number(point.value)))
             .collect();
         let merged = match self.kind {
             Kind::Counter | Kind::Gauge | Kind::Untyped => Merged::Value { value: Number(self.value) },

@@ -1,18 +1,22 @@
 //! What the targets of one endpoint want of its page, compiled once for many scrapes.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
+    hash::RandomState,
     sync::{Arc, Weak},
 };
 
 use super::{
     super::{
         exposition::{Kind, Selector},
-        names::MetricName,
+        names::{LabelMatchers, MetricName},
     },
     families::{
-        Concept, Engine, Merge, aliases, engine_of, family, is_under_ray, known_families, with_ray_prefix,
+        Concept, Engine, Merge, Overlap, aliases, engine_of, family, is_under_ray, known_families, overlap,
+        with_ray_prefix,
     },
+    similar::Memo,
+    usage::Nature,
 };
 use crate::{
     config::trigger::{Shape, WantedMetric},
@@ -29,6 +33,9 @@ pub struct Wanted {
     /// Indices of what is in `families` follow the same order.
     pub(super) selector: Selector,
     pub(super) demand: DemandFamilies,
+    pub(super) similar: Arc<Memo>,
+    /// For telling series apart by their labels.
+    pub(super) hasher: RandomState,
     query: String,
 }
 
@@ -49,7 +56,13 @@ pub(super) struct Asked {
 #[derive(Clone, Debug)]
 pub(super) struct WantedFamily {
     pub name: String,
+    /// Which of its series are wanted; `None` where all are.
+    pub labels: Option<Arc<LabelMatchers>>,
     pub merge: Merge,
+    /// Where it adds up: which of its series do not.
+    pub overlap: Option<&'static Overlap>,
+    /// What it is has to be read off the page: the table does not have it.
+    pub is_foreign: bool,
     /// Whether its presence shows that a model server is up.
     pub shows_engine: bool,
     pub is_sleep_state: bool,
@@ -64,6 +77,8 @@ pub(super) struct DemandFamilies {
     pub waiting: Vec<usize>,
     pub waiting_by_reason: Vec<usize>,
     pub running: Vec<usize>,
+    /// Waiting and running in one number.
+    pub held: Vec<usize>,
     /// These add up.
     pub rejections: Vec<usize>,
     pub download_remaining: Vec<usize>,
@@ -75,7 +90,7 @@ impl Wanted {
     pub fn new(metrics: impl IntoIterator<Item = WantedMetric>) -> Self {
         let mut metrics: Vec<_> = metrics.into_iter().collect();
         metrics.sort();
-        let mut families = Vec::new();
+        let mut families = Families::default();
         let demand = DemandFamilies::all(&mut families);
         let mut asked: Vec<Asked> = Vec::new();
         for WantedMetric { name, shape } in metrics {
@@ -91,9 +106,11 @@ impl Wanted {
                 }
             }
         }
+        let families = families.list;
         let selector = Selector::new(families.iter().map(|family| &family.name));
         let query = query(&asked);
-        Self { asked, families, selector, demand, query }
+        let (similar, hasher) = (Arc::default(), RandomState::new());
+        Self { asked, families, selector, demand, similar, hasher, query }
     }
 
     /// The query that asks a server for these samples and no others: `name[]=…&name[]=…`.
@@ -104,7 +121,8 @@ impl Wanted {
 
     /// The metrics that targets ask for and that `sample` has no reading of.
     pub fn missing<'a>(&'a self, sample: &'a PodSample) -> impl Iterator<Item = &'a MetricName> {
-        self.asked.iter().map(|asked| &asked.name).filter(|name| sample.reading(name).is_none())
+        let read: HashSet<&MetricName> = sample.readings.iter().map(|(name, _)| name).collect();
+        self.asked.iter().map(|asked| &asked.name).filter(move |name| !read.contains(name))
     }
 }
 
@@ -139,11 +157,12 @@ impl PartialEq for Wanted {
 impl Eq for Wanted {}
 
 impl Asked {
-    fn new(name: MetricName, families: &mut Vec<WantedFamily>) -> Self {
-        let mut names = vec![intern(name.as_str(), families)];
-        names.extend(aliases(name.as_str()).iter().map(|alias| intern(alias, families)));
-        let stand_ins = match family(name.as_str()).and_then(|family| family.concept) {
-            Some(Concept::Waiting) => all_names(Concept::WaitingByReason, families),
+    fn new(name: MetricName, families: &mut Families) -> Self {
+        let (family_name, labels) = (name.family(), name.labels());
+        let mut names = vec![families.intern(family_name, labels)];
+        names.extend(aliases(family_name).iter().map(|alias| families.intern(alias, labels)));
+        let stand_ins = match family(family_name).and_then(|family| family.concept) {
+            Some(Concept::Waiting) => families.all_names(Concept::WaitingByReason, labels),
             _ => Vec::new(),
         };
         Self { name, value: false, histogram: false, buckets: false, names, stand_ins }
@@ -151,43 +170,65 @@ impl Asked {
 }
 
 impl DemandFamilies {
-    fn all(families: &mut Vec<WantedFamily>) -> Self {
+    fn all(families: &mut Families) -> Self {
+        let mut all_names = |concept| families.all_names(concept, None);
         // The sleep state needs no index: the reader knows it by its flag.
-        all_names(Concept::SleepState, families);
+        all_names(Concept::SleepState);
         Self {
-            waiting: all_names(Concept::Waiting, families),
-            waiting_by_reason: all_names(Concept::WaitingByReason, families),
-            running: all_names(Concept::Running, families),
-            rejections: all_names(Concept::Rejections, families),
-            download_remaining: all_names(Concept::DownloadRemaining, families),
+            waiting: all_names(Concept::Waiting),
+            waiting_by_reason: all_names(Concept::WaitingByReason),
+            running: all_names(Concept::Running),
+            held: all_names(Concept::Held),
+            rejections: all_names(Concept::Rejections),
+            download_remaining: all_names(Concept::DownloadRemaining),
         }
     }
 }
 
-/// The indices of every name that any engine has for `concept`.
-fn all_names(concept: Concept, families: &mut Vec<WantedFamily>) -> Vec<usize> {
-    let known = known_families().iter().filter(|family| family.concept == Some(concept));
-    let names: Vec<String> = known
-        .flat_map(|family| [Some(family.name.to_owned()), with_ray_prefix(family.name)])
-        .flatten()
-        .collect();
-    names.iter().map(|name| intern(name, families)).collect()
+/// Families while they are collected, each once.
+#[derive(Debug, Default)]
+struct Families {
+    list: Vec<WantedFamily>,
+    /// By name and labels.
+    index: HashMap<(String, Option<String>), usize>,
 }
 
-/// The index of `name` in `families`, where it is added if need be.
-fn intern(name: &str, families: &mut Vec<WantedFamily>) -> usize {
-    if let Some(index) = families.iter().position(|family| family.name == name) {
-        return index;
+impl Families {
+    /// The indices of every name that any engine has, or had, for `concept`.
+    fn all_names(&mut self, concept: Concept, labels: Option<&Arc<LabelMatchers>>) -> Vec<usize> {
+        let known = known_families().iter().filter(|family| family.concept == Some(concept));
+        let names: Vec<String> = known
+            .flat_map(|family| {
+                let formerly = family.formerly.map(str::to_owned);
+                [Some(family.name.to_owned()), formerly, with_ray_prefix(family.name)]
+            })
+            .flatten()
+            .collect();
+        names.iter().map(|name| self.intern(name, labels)).collect()
     }
-    let known = family(name);
-    families.push(WantedFamily {
-        name: name.to_owned(),
-        merge: known.map_or(Merge::Sum, |family| family.merge),
-        shows_engine: engine_of(name).is_some_and(|engine| engine != Engine::Kaito),
-        is_sleep_state: known.is_some_and(|family| family.concept == Some(Concept::SleepState)),
-        never_negative: known.is_some_and(|family| family.concept != Some(Concept::DownloadRemaining)),
-    });
-    families.len() - 1
+
+    /// The index of the series of `name` with these `labels`, which are added if need be.
+    fn intern(&mut self, name: &str, labels: Option<&Arc<LabelMatchers>>) -> usize {
+        let list = &mut self.list;
+        let key = (name.to_owned(), labels.map(|labels| labels.to_string()));
+        *self.index.entry(key).or_insert_with(|| {
+            let known = family(name);
+            let merge = known.map_or(Merge::Sum, |family| family.merge);
+            list.push(WantedFamily {
+                name: name.to_owned(),
+                labels: labels.cloned(),
+                merge,
+                overlap: overlap(name).filter(|_| merge == Merge::Sum),
+                is_foreign: Nature::known(name).is_none(),
+                shows_engine: engine_of(name).is_some_and(|engine| engine != Engine::Kaito),
+                is_sleep_state: labels.is_none()
+                    && known.is_some_and(|family| family.concept == Some(Concept::SleepState)),
+                never_negative: known
+                    .is_some_and(|family| family.concept != Some(Concept::DownloadRemaining)),
+            });
+            list.len() - 1
+        })
+    }
 }
 
 /// The sample names of the filtered page. They are those of the engines whose families are
@@ -196,7 +237,7 @@ fn intern(name: &str, families: &mut Vec<WantedFamily>) -> usize {
 fn query(asked: &[Asked]) -> String {
     let mut names: Vec<String> = Vec::new();
     for metric in asked {
-        let asked_name = metric.name.as_str();
+        let asked_name = metric.name.family();
         let same_prefix = |alias: &String| is_under_ray(alias) == is_under_ray(asked_name);
         let aliases = aliases(asked_name).into_iter().filter(same_prefix);
         for name in std::iter::once(asked_name.to_owned()).chain(aliases) {
@@ -213,7 +254,7 @@ fn query(asked: &[Asked]) -> String {
     }
     let asked_engines: Vec<(Engine, bool)> = asked
         .iter()
-        .filter_map(|metric| Some((engine_of(metric.name.as_str())?, is_under_ray(metric.name.as_str()))))
+        .filter_map(|metric| Some((engine_of(metric.name.family())?, is_under_ray(metric.name.family()))))
         .filter(|(engine, _)| *engine != Engine::Kaito)
         .collect();
     let engines = if asked_engines.is_empty() { vec![(Engine::Vllm, false)] } else { asked_engines };
@@ -224,6 +265,7 @@ fn query(asked: &[Asked]) -> String {
                 Concept::Waiting
                     | Concept::WaitingByReason
                     | Concept::Running
+                    | Concept::Held
                     | Concept::Rejections
                     | Concept::SleepState
             )

@@ -151,6 +151,12 @@ fn metadata(owner: &Owner, spec: &ScalingSpec, reach: Reach<'_>) -> Map<String, 
     if let Some(interval) = annotations.scrape_interval {
         set("scrapeInterval", go_duration::format(interval));
     }
+    if let Some(port) = annotations.metric_port {
+        set("metricPort", port.to_string());
+    }
+    if let Some(path) = &annotations.metric_path {
+        set("metricPath", path.clone());
+    }
     if let Some(deadline) = annotations.in_flight_deadline {
         set("inFlightDeadline", go_duration::format(deadline));
     }

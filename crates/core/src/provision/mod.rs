@@ -5,6 +5,7 @@ mod build;
 mod drift;
 mod floor;
 mod managed_fields;
+pub mod objects;
 mod plan;
 
 #[cfg(test)]
@@ -31,6 +32,7 @@ pub const TRIGGER_AUTHENTICATION: &str = "keda-kaito-scaler-creds";
 
 pub const API_VERSION: &str = "keda.sh/v1alpha1";
 pub const KIND: &str = "ScaledObject";
+pub const AUTHENTICATION_KIND: &str = "ClusterTriggerAuthentication";
 
 /// The InferenceSet that a ScaledObject is for and belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -10,7 +10,7 @@ use std::{collections::BTreeMap, fmt, sync::Arc};
 
 pub use self::{
     fault::{Fault, Withheld, judge},
-    source::{Directory, Missing, Place, Reading, ServicePort, Source},
+    source::{Found, Missing, Place, Reading, ServicePort, Source},
 };
 use super::names::InferenceSetKey;
 use crate::config::trigger::WakeSource;

@@ -33,7 +33,7 @@ impl fmt::Display for ServicePort {
 /// Where a source is.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Place {
-    /// At one of the endpoints of a Service.
+    /// At the endpoints of a Service.
     Service(ServicePort),
     /// As the endpoints file says.
     Address(SocketAddr),
@@ -129,13 +129,9 @@ impl Reading {
     }
 }
 
-/// Where Services answer and which pool is whose, as far as the cluster has been heard.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Directory {
-    /// A port that is missing here has not been looked up yet.
-    pub places: BTreeMap<ServicePort, Result<SocketAddr, Missing>>,
-    pub pools: BTreeMap<InferenceSetKey, Arc<str>>,
-}
+/// Where a Service's port answers, or why it leads nowhere: its ready endpoints, each once and in
+/// order, at least one.
+pub type Found = Result<Arc<[SocketAddr]>, Missing>;
 
 /// Why a Service's port leads nowhere.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

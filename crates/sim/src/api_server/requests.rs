@@ -1,6 +1,6 @@
 //! From an HTTP request to its answer.
 
-use std::{collections::HashMap, convert::Infallible};
+use std::{collections::HashMap, convert::Infallible, time::Duration};
 
 use bytes::Bytes;
 use futures::{
@@ -14,7 +14,9 @@ use kube::client::Body;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{ApiServer, Change, Installed, Place, Received, State, managed, selector::Selector, status};
+use super::{
+    ApiServer, Change, Installed, Place, Received, SILENCE, State, managed, rbac, selector::Selector, status,
+};
 
 type Answer = Response<StreamBody<BoxStream<'static, Result<Frame<Bytes>, Infallible>>>>;
 /// An object, or a code and a message.
@@ -23,17 +25,17 @@ type Outcome = Result<Value, (u16, String)>;
 impl ApiServer {
     pub(super) async fn answer(&self, request: Request<Body>) -> Result<Answer, Infallible> {
         let (parts, body) = request.into_parts();
-        let latency = {
+        let (latency, answer_latency) = {
             let mut state = self.state();
             if state.holds_to_rbac
-                && let Some(call) = crate::access::unlisted(&parts.method, &parts.uri)
+                && let Some(call) = rbac::unlisted(&parts.method, &parts.uri)
             {
                 state.unlisted = Some(call);
-                self.announce(&state);
             }
             let (method, path) = (parts.method.clone(), parts.uri.path().to_owned());
             state.requests.push(Received { method, path, at: Instant::now() });
-            state.latency
+            self.announce();
+            state.faults.latencies()
         };
         tokio::time::sleep(latency).await;
         let body = body.collect().await.map(http_body_util::Collected::to_bytes).unwrap_or_default();
@@ -44,49 +46,94 @@ impl ApiServer {
         let selector = Selector::of(parts.uri.query().unwrap_or_default());
         let (method, path) = (&parts.method, parts.uri.path());
         let called = Called { method, path, query: &query, selector, content, body: &body };
-        let mut state = self.state();
-        if let Some(refusal) = called.refusal(&state) {
-            return Ok(whole(refusal));
+        match self.carry_out(&called) {
+            Carried::Watch(answer) => Ok(answer),
+            Carried::Nothing => std::future::pending().await,
+            Carried::Read(outcome) => Ok(whole(outcome)),
+            Carried::Written(outcome) => {
+                tokio::time::sleep(answer_latency).await;
+                Ok(whole(outcome))
+            }
         }
-        if query.get("watch").is_some_and(|watch| watch == "true") {
-            let from = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
-            return Ok(match called.address(&state) {
-                Some(address) => self.watch(address, from),
-                None => whole(Err((404, "the server could not find the requested resource".to_owned()))),
-            });
-        }
-        let outcome = called.answer(&mut state);
-        self.announce(&state);
-        Ok(whole(outcome))
     }
 
-    /// Every change of a kind after `from`, for as long as somebody reads.
-    fn watch(&self, address: Address, from: u64) -> Answer {
-        let (server, version) = (self.clone(), self.version.subscribe());
+    fn carry_out(&self, called: &Called<'_>) -> Carried {
+        let mut state = self.state();
+        match called.refusal(&mut state) {
+            Some((SILENCE, _)) => return Carried::Nothing,
+            Some(refusal) => return Carried::Read(Err(refusal)),
+            None => {}
+        }
+        let query = called.query;
+        if query.get("watch").is_some_and(|watch| watch == "true") {
+            let from = query.get("resourceVersion").and_then(|version| version.parse().ok()).unwrap_or(0);
+            return match called.address(&state) {
+                Some(address) => {
+                    let ended = state.ended.get(&address.installed.plural).copied().unwrap_or(0);
+                    Carried::Watch(self.watch(address, from, ended))
+                }
+                None => {
+                    Carried::Read(Err((404, "the server could not find the requested resource".to_owned())))
+                }
+            };
+        }
+        let outcome = called.answer(&mut state);
+        self.announce();
+        if *called.method == Method::GET { Carried::Read(outcome) } else { Carried::Written(outcome) }
+    }
+
+    /// Every change of a kind after `from`, for as long as somebody reads, and bookmarks.
+    fn watch(&self, address: Address, from: u64, ended: u64) -> Answer {
+        let (server, activity) = (self.clone(), self.activity.subscribe());
         let lines = stream::unfold(
-            (server, version, address, from),
-            |(server, mut version, address, from)| async move {
+            (server, activity, address, from),
+            move |(server, mut activity, address, from)| async move {
+                let bookmark_due = Instant::now() + BOOKMARK;
                 loop {
-                    version.borrow_and_update();
-                    let change = {
-                        let state = server.state();
-                        let at = state.history.partition_point(|change| change.version <= from);
-                        state.history[at..]
-                            .iter()
-                            .find(|change| address.covers(&change.place, &change.object))
-                            .cloned()
-                    };
-                    if let Some(Change { version: seen, what, object, .. }) = change {
-                        let line = format!("{}\n", json!({"type": what, "object": address.shown(object)}));
-                        return Some((line, (server, version, address, seen)));
+                    activity.borrow_and_update();
+                    if server.state().ended.get(&address.installed.plural).is_some_and(|now| *now > ended) {
+                        return None;
                     }
-                    version.changed().await.ok()?;
+                    if let Some((event, version)) = server.next_event(&address, from, bookmark_due) {
+                        return Some((format!("{event}\n"), (server, activity, address, version)));
+                    }
+                    tokio::select! {
+                        changed = activity.changed() => changed.ok()?,
+                        () = tokio::time::sleep_until(bookmark_due) => {}
+                    }
                 }
             },
         );
         answer(StatusCode::OK, lines.map(|line| Ok(Frame::data(line.into()))).boxed())
     }
+
+    /// The first event of a watch after the version `from`, and its version.
+    fn next_event(&self, address: &Address, from: u64, bookmark_due: Instant) -> Option<(Value, u64)> {
+        let state = self.state();
+        let at = state.history.partition_point(|change| change.version <= from);
+        let mut changes = state.history[at..].iter();
+        if let Some(change) = changes.find(|change| address.covers(&change.place, &change.object)) {
+            let Change { version, what, object, .. } = change;
+            return Some((json!({"type": what, "object": address.shown(object.clone())}), *version));
+        }
+        let version = state.version.max(from);
+        let bookmark = json!({"metadata": {"resourceVersion": version.to_string()}});
+        (Instant::now() >= bookmark_due)
+            .then(|| (json!({"type": "BOOKMARK", "object": address.shown(bookmark)}), version))
+    }
 }
+
+/// What came of a request.
+enum Carried {
+    Watch(Answer),
+    Read(Outcome),
+    Written(Outcome),
+    /// There is to be no answer.
+    Nothing,
+}
+
+/// From the last event of a watch to a bookmark.
+const BOOKMARK: Duration = Duration::from_secs(60);
 
 /// What a path names.
 #[derive(Clone, Debug)]
@@ -136,13 +183,9 @@ struct Called<'a> {
 }
 
 impl Called<'_> {
-    fn refusal(&self, state: &State) -> Option<Outcome> {
-        let refused =
-            |refusal: &&super::Refusal| refusal.method == *self.method && self.path.contains(&refusal.part);
-        if let Some(refusal) = state.refusals.iter().find(refused) {
-            return Some(Err((refusal.code, refusal.message.clone())));
-        }
-        self.selector.as_ref().err().map(|unknown| Err((400, unknown.clone())))
+    fn refusal(&self, state: &mut State) -> Option<(u16, String)> {
+        let fault = state.faults.of(self.method, self.path);
+        fault.or_else(|| self.selector.as_ref().err().map(|unknown| (400, unknown.clone())))
     }
 
     fn address(&self, state: &State) -> Option<Address> {
@@ -175,6 +218,9 @@ impl Called<'_> {
     fn answer(&self, state: &mut State) -> Outcome {
         if let Some(resources) = self.resources(state) {
             return Ok(resources);
+        }
+        if *self.method == Method::POST && self.path.ends_with("/token") {
+            return self.token(state);
         }
         let Some(address) = self.address(state) else {
             return Err((404, "the server could not find the requested resource".to_owned()));
@@ -245,6 +291,14 @@ impl Called<'_> {
             changed
         };
         Ok(address.shown(state.put(place, changed)))
+    }
+
+    /// A token for an account, named `token-1` and so on.
+    fn token(&self, state: &mut State) -> Outcome {
+        let mut request = self.object()?;
+        state.tokens += 1;
+        request["status"] = json!({"token": format!("token-{}", state.tokens), "expirationTimestamp": null});
+        Ok(request)
     }
 
     fn delete(&self, state: &mut State, place: &Place) -> Outcome {

@@ -84,8 +84,13 @@ async fn converse(
         let page = match place {
             Place::Pod { load, health } => {
                 load.arrived();
-                if *health == Health::Hangs {
-                    return std::future::pending().await;
+                match health {
+                    Health::Hangs => return std::future::pending().await,
+                    Health::Hostile(kind) => {
+                        kind.answer(&mut stream).await?;
+                        continue;
+                    }
+                    _ => {}
                 }
                 pages.page(load, path, query)
             }

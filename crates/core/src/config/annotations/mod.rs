@@ -7,7 +7,7 @@
 //! max-replicas              whole number > 1                       from spec.nodeCountLimit
 //!
 //!   one metric (the older family)
-//! metricName                a metric's name                        vllm:num_requests_waiting
+//! metricName                name of a metric, labels if need be    vllm:num_requests_waiting
 //! threshold                 number > 0                             (required)
 //!
 //!   several metrics (the newer family, which wins)
@@ -27,6 +27,8 @@
 //! polling-interval          seconds ≥ 1                            15
 //! cooldown-period           seconds                                KEDA's (300)
 //! scrape-interval           duration, 100ms..1m                    1s
+//! metric-port               1..65535                               the replica's own
+//! metric-path               starts with one /                      /metrics
 //! scaleup-gate-deadline     duration, 0s..24h                      15m
 //! scale-to-zero             true | false                           false
 //! wake-source               SERVICE:PORT                           KAITO's endpoint picker
@@ -45,7 +47,7 @@ pub use decide::{Decision, Facts, Refusal, Replicas, ScalingSpec, Wake, decide, 
 pub use parse::{KEYS, parse};
 
 use super::trigger::{Policy, WakeSource};
-use crate::names::MetricName;
+use crate::{names::MetricName, page::Doubt};
 
 /// What stands before every annotation.
 pub const PREFIX: &str = "scaledobject.kaito.sh/";
@@ -112,6 +114,9 @@ pub struct Annotations {
     /// Seconds; `None` leaves the field to KEDA and to the user.
     pub cooldown_period: Option<u32>,
     pub scrape_interval: Option<Duration>,
+    /// The port of the replicas' metrics page, and its path.
+    pub metric_port: Option<u16>,
+    pub metric_path: Option<String>,
     pub in_flight_deadline: Option<Duration>,
     pub scale_to_zero: bool,
     pub wake_source: Option<WakeSource>,
@@ -165,6 +170,8 @@ pub enum Warning {
         floor: u32,
         why: String,
     },
+    #[error("{0}")]
+    Doubtful(Doubt),
 }
 
 impl Warning {
@@ -176,6 +183,7 @@ impl Warning {
             Self::Clamped { .. } => "AnnotationClamped",
             Self::MaxReplicasOutOfReach { .. } => "MaxReplicasOutOfReach",
             Self::NoWakeSource { .. } => "NoWakeSource",
+            Self::Doubtful(_) => "DoubtfulMetric",
         }
     }
 }

@@ -9,10 +9,11 @@ use crate::{
     config::{
         fields::{self, Fields},
         problem::{Problem, Problems},
-        trigger::{Combine, Policy, WakeSource, policy},
+        trigger::{self, Combine, Policy, WakeSource, policy},
         yaml::YamlProblem,
     },
     names::MetricName,
+    page::{self, usage::Usage},
 };
 
 /// Every annotation, without what stands before it.
@@ -34,6 +35,8 @@ pub const KEYS: &[&str] = &[
     "polling-interval",
     "cooldown-period",
     "scrape-interval",
+    "metric-port",
+    "metric-path",
     "scaleup-gate-deadline",
     "scale-to-zero",
     "wake-source",
@@ -106,6 +109,8 @@ impl Reader<'_> {
         let polling_interval = self.fields.integer("polling-interval", 1..=INT32_MAX);
         let cooldown_period = self.fields.integer("cooldown-period", 0..=INT32_MAX);
         let scrape_interval = self.fields.duration("scrape-interval", INTERVAL);
+        let metric_port = self.fields.read("metric-port", trigger::A_PORT, trigger::port);
+        let metric_path = self.fields.read("metric-path", trigger::A_PATH, trigger::path);
         let in_flight_deadline = self.fields.duration("scaleup-gate-deadline", DEADLINE);
         let scale_to_zero = self.fields.boolean("scale-to-zero").unwrap_or(false);
         let wake_source = self.fields.read("wake-source", WakeSource::ALLOWED, WakeSource::parse);
@@ -117,6 +122,8 @@ impl Reader<'_> {
             polling_interval: polling_interval.unwrap_or(15),
             cooldown_period,
             scrape_interval,
+            metric_port,
+            metric_path: metric_path.map(str::to_owned),
             in_flight_deadline,
             scale_to_zero,
             wake_source,
@@ -127,10 +134,12 @@ impl Reader<'_> {
         self.fields.misplaced("combinepolicy", "it needs the annotation metrics");
         let metric = match self.fields.text("metricName") {
             None => MetricName::parse("vllm:num_requests_waiting").ok(),
-            Some(_) => {
-                self.fields.read("metricName", MetricName::ALLOWED, |text| MetricName::parse(text).ok())
-            }
+            Some(_) => self.fields.parse("metricName", MetricName::parse),
         };
+        let key = self.fields.full("metricName");
+        if let Some(problem) = metric.as_ref().and_then(|it| policy::misuse(it, Usage::Level, &key)) {
+            self.fields.note(problem);
+        }
         if self.fields.text("threshold").is_none() {
             // Which family was meant can't be known, so the message names both.
             let allowed = "a number above 0 (or else metrics a list of metrics)";
@@ -143,6 +152,7 @@ impl Reader<'_> {
         if let Some(problem) = policy::percent(&metric, threshold, &self.fields.full("threshold")) {
             self.fields.note(problem);
         }
+        self.warnings.extend(page::doubt(&metric, Usage::Level).map(Warning::Doubtful));
         Some(Metrics::Total { metric, threshold })
     }
 
@@ -165,7 +175,11 @@ impl Reader<'_> {
             }
         };
         match policy::metrics(&list, &self.fields.full("metrics"), combine) {
-            Ok(metrics) => Some(Metrics::Policy(Policy { combine, metrics })),
+            Ok(metrics) => {
+                let policy = Policy { combine, metrics };
+                self.warnings.extend(policy.doubts().into_iter().map(Warning::Doubtful));
+                Some(Metrics::Policy(policy))
+            }
             Err(problems) => {
                 self.fields.note_all(problems);
                 None

@@ -72,6 +72,8 @@ fn the_older_family() {
             polling_interval: 15,
             cooldown_period: None,
             scrape_interval: None,
+            metric_port: None,
+            metric_path: None,
             in_flight_deadline: None,
             scale_to_zero: false,
             wake_source: None,
@@ -158,6 +160,8 @@ fn a_problem_names_its_annotation_what_it_holds_and_what_is_allowed() {
             "10ms",
             r#"scrape-interval is "10ms", but must be a duration from 100ms to 1m, such as 3s, 500ms or 1m30s (a whole number is seconds)"#,
         ),
+        ("metric-port", "0", r#"metric-port is "0", but must be a port from 1 to 65535"#),
+        ("metric-path", "//evil", r#"metric-path is "//evil", but must be a path that starts with one /"#),
         ("combinepolicy", "AND", "combinepolicy makes no sense here: it needs the annotation metrics"),
         ("max-replica", "3", "max-replica is not known: did you mean max-replicas?"),
         ("metricname", "x", "metricname is not known: did you mean metricName?"),
@@ -461,4 +465,34 @@ proptest! {
             Decision::Waiting | Decision::Off => {}
         }
     }
+}
+
+#[test]
+fn a_metric_that_is_doubtful_is_made_and_said() {
+    let said = |annotations: &[(&str, &str)]| warnings(annotations, &with_limit(10, Some(1))).1;
+    assert_eq!(said(&[]), []);
+    assert_eq!(
+        said(&[("metricName", "vllm:num_request_waiting")]),
+        [(
+            "DoubtfulMetric",
+            "vllm:num_request_waiting is no known metric of vLLM: did you mean vllm:num_requests_waiting?"
+                .to_owned()
+        )]
+    );
+    let list = "- {name: 'sglang:num_queue_req', type: gauge, upthreshold: 1, downthreshold: 0}";
+    let reasons: Vec<_> = said(&[("metrics", list)]).into_iter().map(|(reason, _)| reason).collect();
+    assert_eq!(reasons, ["AnnotationIgnored", "DoubtfulMetric"]);
+}
+
+#[test]
+fn labels_stand_in_annotations_as_in_triggers() {
+    let name = r#"vllm:num_requests_waiting_by_reason{reason="capacity"}"#;
+    let (spec, said) = warnings(&[("metricName", name)], &with_limit(10, Some(1)));
+    assert_eq!(said, []);
+    let metric = MetricName::parse(name).unwrap();
+    assert_eq!(spec.annotations.metrics, Metrics::Total { metric: metric.clone(), threshold: 10.0 });
+    let list = format!("- name: {name}\n  type: gauge\n  upthreshold: 5\n  downthreshold: 1\n");
+    let (spec, _) = warnings(&[("metrics", &list)], &with_limit(10, Some(1)));
+    let Metrics::Policy(policy) = spec.annotations.metrics else { panic!() };
+    assert_eq!(policy.metrics[0].name, metric);
 }

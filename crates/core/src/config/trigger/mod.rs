@@ -6,6 +6,7 @@
 //! inferenceSetName        name of an InferenceSet           (required)
 //! inferenceSetNamespace   its namespace                     (required)
 //! metricName              a family on the pods' page        (required, but not for policy)
+//!                         NAME{label="value", label=~"…"} for some of its series
 //! aggregation             sum | service-avg | max | windowed-avg | quantile | gate | policy
 //!                                                           sum
 //! threshold               number > 0                        (required for sum; 1)
@@ -42,9 +43,13 @@ mod tests;
 use std::{fmt, time::Duration};
 
 pub use arguments::parse_arguments;
+pub(super) use parse::{A_PATH, A_PORT, path, port};
 pub use parse::{KEYS, unknown_keys};
 
-use crate::names::{InferenceSetKey, MetricName};
+use crate::{
+    names::{InferenceSetKey, MetricName},
+    page::{self, Doubt, usage::Usage},
+};
 
 /// One trigger, parsed and checked: everything that decides what is scraped, which value
 /// KEDA gets and when the target is active.
@@ -269,15 +274,30 @@ impl Trigger {
     pub fn metric_specs(&self) -> Vec<MetricSpec> {
         match &self.rule {
             Rule::Single { metric, threshold, .. } => {
-                vec![MetricSpec { name: metric.to_string(), target: *threshold }]
+                vec![MetricSpec { name: metric.spec_name().into_owned(), target: *threshold }]
             }
             Rule::Policy(Policy { combine: Combine::And | Combine::Or, .. }) => {
                 vec![MetricSpec { name: Policy::METRIC_NAME.to_owned(), target: 1.0 }]
             }
             Rule::Policy(Policy { combine: Combine::Max, metrics }) => metrics
                 .iter()
-                .map(|metric| MetricSpec { name: metric.name.to_string(), target: metric.up_threshold })
+                .map(|metric| MetricSpec {
+                    name: metric.name.spec_name().into_owned(),
+                    target: metric.up_threshold,
+                })
                 .collect(),
+        }
+    }
+
+    /// What is doubtful about the metrics that the trigger names: they can be asked for, but most
+    /// likely not with what was meant.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<Doubt> {
+        match &self.rule {
+            Rule::Single { metric, aggregation, .. } => {
+                aggregation.usage().and_then(|usage| page::doubt(metric, usage)).into_iter().collect()
+            }
+            Rule::Policy(policy) => policy.doubts(),
         }
     }
 
@@ -308,9 +328,36 @@ impl Policy {
     /// The metric's name towards KEDA where a policy gives one value (AND, OR). It is part of
     /// the HPA's metric name (`s0-policy`), so changing it would reset running HPAs.
     pub const METRIC_NAME: &str = "policy";
+
+    /// What is doubtful about its metrics.
+    #[must_use]
+    pub fn doubts(&self) -> Vec<Doubt> {
+        self.metrics.iter().filter_map(|metric| page::doubt(&metric.name, metric.kind.usage())).collect()
+    }
+}
+
+impl Aggregation {
+    /// What the metric is read for; `None` where it is not read.
+    #[must_use]
+    pub fn usage(self) -> Option<Usage> {
+        match self {
+            Self::Sum | Self::ServiceAvg | Self::Max => Some(Usage::Level),
+            Self::WindowedAvg { .. } | Self::Quantile { .. } => Some(Usage::Window),
+            Self::Gate => None,
+        }
+    }
 }
 
 impl PolicyKind {
+    /// What the metric is read for.
+    #[must_use]
+    pub fn usage(self) -> Usage {
+        match self {
+            Self::Gauge => Usage::Level,
+            Self::Histogram { .. } => Usage::Window,
+        }
+    }
+
     #[must_use]
     pub fn shape(self) -> Shape {
         match self {

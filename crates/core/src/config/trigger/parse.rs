@@ -152,11 +152,8 @@ fn is_subdomain(text: &str) -> bool {
 fn page(fields: &mut Fields<'_>) -> PageSource {
     fields.word("metricSource", &[("modelpod", ())]);
     let protocol = fields.word("metricProtocol", &[("http", Protocol::Http), ("https", Protocol::Https)]);
-    let port = fields.read("metricPort", "a port from 1 to 65535", port);
-    let path = fields.read("metricPath", "a path that starts with one /", |text| {
-        let legal = text.starts_with('/') && !text.starts_with("//");
-        (legal && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')).then_some(text)
-    });
+    let port = fields.read("metricPort", A_PORT, port);
+    let path = fields.read("metricPath", A_PATH, path);
     PageSource {
         protocol: protocol.unwrap_or(Protocol::Http),
         port: port.filter(|&port| port != SERVICE_PORT),
@@ -165,8 +162,17 @@ fn page(fields: &mut Fields<'_>) -> PageSource {
     }
 }
 
-fn port(text: &str) -> Option<u16> {
+pub(in crate::config) const A_PORT: &str = "a port from 1 to 65535";
+pub(in crate::config) const A_PATH: &str = "a path that starts with one /";
+
+pub(in crate::config) fn port(text: &str) -> Option<u16> {
     text.parse().ok().filter(|&port| port > 0)
+}
+
+/// The path of a page on a replica; it leads nowhere else.
+pub(in crate::config) fn path(text: &str) -> Option<&str> {
+    let legal = text.starts_with('/') && !text.starts_with("//");
+    (legal && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'#')).then_some(text)
 }
 
 impl WakeSource {
@@ -236,6 +242,11 @@ fn rule(fields: &mut Fields<'_>, requested_metric: Option<&str>) -> Option<Rule>
         Word::Gate => Aggregation::Gate,
         Word::Policy => return None,
     };
+    if let Some((metric, usage)) = metric.as_ref().zip(aggregation.usage())
+        && let Some(problem) = policy::misuse(metric, usage, "metricName")
+    {
+        fields.note(problem);
+    }
     Some(Rule::Single { metric: metric?, threshold: threshold?, aggregation })
 }
 
@@ -257,13 +268,15 @@ fn note_misplaced(fields: &mut Fields<'_>, word: Word) {
 fn metric_name(fields: &mut Fields<'_>, requested: Option<&str>) -> Option<MetricName> {
     let Some(requested) = requested else {
         fields.required("metricName", "the name of a metric, such as vllm:num_requests_waiting")?;
-        return fields.read("metricName", MetricName::ALLOWED, |text| MetricName::parse(text).ok());
+        return fields.parse("metricName", MetricName::parse);
     };
-    let name = MetricName::parse(requested).ok();
-    if name.is_none() {
-        fields.note(Problem::invalid("the requested metricName", requested, MetricName::ALLOWED));
+    match MetricName::parse(requested) {
+        Ok(name) => Some(name),
+        Err(allowed) => {
+            fields.note(Problem::invalid("the requested metricName", requested, allowed.to_string()));
+            None
+        }
     }
-    name
 }
 
 /// The old scaler's generated triggers carry a threshold for `sum` alone: the others fed a

@@ -2,7 +2,7 @@
 //! have it.
 //!
 //! ```text
-//! entry = { name:              a metric's name (required)
+//! entry = { name:              a metric's name, with labels if need be (required)
 //!           type:              gauge | histogram (required)
 //!           source:            modelpod (default)
 //!           upthreshold:       number (required)
@@ -28,12 +28,19 @@ use crate::{
         problem::Problem,
     },
     names::MetricName,
+    page::{
+        Unit, unit,
+        usage::{self, Usage},
+    },
 };
 
 pub const COMBINES: &[(&str, Combine)] = &[("AND", Combine::And), ("OR", Combine::Or), ("MAX", Combine::Max)];
 
 const KEYS: &[&str] =
     &["name", "type", "source", "upthreshold", "downthreshold", "metriccachewindow", "quantile"];
+
+/// The most metrics that one policy may have: each is looked for on every page.
+pub const MOST_METRICS: usize = 64;
 
 /// Reads the entries of a policy; `key` is where the list stands, for the messages.
 ///
@@ -44,12 +51,16 @@ pub fn metrics(list: &Value, key: &str, combine: Combine) -> Result<Vec<PolicyMe
         Value::Array(entries) if !entries.is_empty() => entries,
         _ => return Err(vec![Problem::invalid(key, list.to_string(), "a list of at least one metric")]),
     };
+    if entries.len() > MOST_METRICS {
+        let held = format!("{} metrics", entries.len());
+        return Err(vec![Problem::invalid(key, held, format!("a list of at most {MOST_METRICS} metrics"))]);
+    }
     let mut problems = Vec::new();
     let mut metrics: Vec<PolicyMetric> = Vec::new();
     for (i, entry) in entries.iter().enumerate() {
         let place = format!("{key}[{i}]");
         match metric(entry, &place, combine) {
-            Ok(metric) if metrics.iter().any(|earlier| earlier.name == metric.name) => {
+            Ok(metric) if metrics.iter().any(|earlier| is_same(earlier, &metric)) => {
                 let reason = format!("an earlier entry names {} too", metric.name);
                 problems.push(Problem::misplaced(format!("{place}.name"), reason));
             }
@@ -92,9 +103,14 @@ fn metric(entry: &Value, place: &str, combine: Combine) -> Result<PolicyMetric, 
 
 fn read(fields: &mut Fields<'_>, combine: Combine) -> Option<PolicyMetric> {
     fields.required("name", "the name of a metric, such as vllm:num_requests_waiting");
-    let name = fields.read("name", MetricName::ALLOWED, |text| MetricName::parse(text).ok());
+    let name = fields.parse("name", MetricName::parse);
     fields.word("source", &[("modelpod", ())]);
     let kind = kind(fields);
+    if let Some((name, kind)) = name.as_ref().zip(kind)
+        && let Some(problem) = misuse(name, kind.usage(), "name")
+    {
+        fields.note(problem);
+    }
     let up = threshold(fields, "upthreshold", name.as_ref());
     let down = threshold(fields, "downthreshold", name.as_ref());
     if combine == Combine::Max {
@@ -149,21 +165,28 @@ fn threshold(fields: &mut Fields<'_>, key: &str, metric: Option<&MetricName>) ->
     Some(threshold)
 }
 
-/// Whether `metric` is a share between 0 and 1, whatever its name says.
-fn is_ratio(metric: &MetricName) -> bool {
-    let name = metric.as_str();
-    // Under Ray Serve vLLM's families have another prefix.
-    let name = name.strip_prefix("ray_").unwrap_or(name);
-    let engine_neutral = name.strip_prefix("vllm:").or_else(|| name.strip_prefix("vllm_")).unwrap_or(name);
-    matches!(engine_neutral, "kv_cache_usage_perc" | "gpu_cache_usage_perc" | "cpu_cache_usage_perc")
-        || matches!(name, "sglang:token_usage" | "trtllm_kv_cache_utilization")
+/// Whether KEDA could not tell two metrics apart.
+fn is_same(earlier: &PolicyMetric, metric: &PolicyMetric) -> bool {
+    earlier.name == metric.name || earlier.name.spec_name() == metric.name.spec_name()
+}
+
+/// A metric whose value, read for `usage`, would be a number that means nothing.
+#[must_use]
+pub fn misuse(metric: &MetricName, usage: Usage, key: &str) -> Option<Problem> {
+    let misuse = usage::check_level(metric, usage).err()?;
+    Some(Problem::misplaced(key, misuse.to_string()))
 }
 
 /// A threshold that takes a share for a percentage: such a trigger would never fire, in
 /// silence.
 #[must_use]
 pub fn percent(metric: &MetricName, threshold: f64, key: &str) -> Option<Problem> {
-    (is_ratio(metric) && threshold > 1.0).then(|| {
+    /// Shares whose engine's prefix was forgotten, which would be no better as percentages.
+    const WITHOUT_PREFIX: [&str; 3] = ["kv_cache_usage_perc", "gpu_cache_usage_perc", "cpu_cache_usage_perc"];
+
+    let name = metric.family();
+    let is_ratio = unit(name) == Some(Unit::Ratio) || WITHOUT_PREFIX.contains(&name);
+    (is_ratio && threshold > 1.0).then(|| {
         let allowed = format!("at most 1: {metric} goes from 0 to 1, so that 80% is 0.8");
         Problem::invalid(key, threshold.to_string(), allowed)
     })

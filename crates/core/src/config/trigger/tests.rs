@@ -1,3 +1,5 @@
+mod metrics;
+
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;

@@ -61,6 +61,48 @@ ttft_sum{engine="1"} 0.125
 }
 
 #[test]
+fn a_bound_is_a_number_however_it_is_printed() {
+    let page = r#"
+# TYPE h histogram
+h_bucket{e="0",le="1"} 1
+h_bucket{e="0",le="+Inf"} 2
+h_bucket{e="1",le="1.0"} 10
+h_bucket{e="1",le="Inf"} 20
+h_bucket{e="1",le="soon"} 5
+# TYPE s summary
+s{e="0",quantile="0.5"} 3
+s{e="1",quantile="0.50"} 4
+"#;
+    insta::assert_snapshot!(shown(page, &[]), @r#"
+    {"metric":"h","type":"histogram","series":2,"count":22,"sum":0,"buckets":[["1",11],["+Inf",22],["soon",5]]}
+    {"metric":"s","type":"summary","series":2,"count":0,"sum":0,"quantiles":[["0.5",4]]}
+    "#);
+}
+
+#[test]
+fn many_bounds_are_told_apart_like_few() {
+    let bounds = || (0..400).chain(0..400);
+    let page: String = bounds().map(|n| format!("h_bucket{{le=\"{n}\"}} 1\n")).collect();
+    let scan = scan(format!("# TYPE h histogram\n{page}").as_bytes(), &[]);
+    let Merged::Histogram { buckets, .. } = &scan.families[0].merged else { panic!() };
+    let expected: Vec<(String, Number)> = (0..400).map(|n| (n.to_string(), Number(2.0))).collect();
+    assert_eq!(buckets, &expected);
+}
+
+#[test]
+fn a_counter_is_found_by_either_of_its_names() {
+    for (typed, sample) in [("x", "x_total"), ("x_total", "x_total"), ("x", "x")] {
+        let page = format!("# TYPE {typed} counter\n{sample} 3\n# TYPE y gauge\ny 1\n");
+        for asked in ["x", "x_total"] {
+            let found = scan(page.as_bytes(), &[asked.to_owned()]);
+            assert_eq!(found.families.len(), 1, "{asked} of {page}");
+            assert_eq!(found.families[0].merged, Merged::Value { value: Number(3.0) });
+        }
+        assert_eq!(scan(page.as_bytes(), &["y_total".to_owned()]).families, []);
+    }
+}
+
+#[test]
 fn counts_a_histogram_without_count_by_its_last_bucket() {
     let page = "# TYPE h histogram\nh_bucket{le=\"1\"} 1\nh_bucket{le=\"+Inf\"} 5\n";
     insta::assert_snapshot!(shown(page, &[]), @r#"

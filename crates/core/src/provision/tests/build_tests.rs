@@ -52,6 +52,23 @@ fn to_zero_from_one_and_from_more() {
 }
 
 #[test]
+fn the_page_is_where_the_annotations_say() {
+    let place = [("metric-port", "8000"), ("metric-path", "/prometheus/metrics")];
+    let page = our_trigger(&wanted(&[OLDER, &place].concat())).page;
+    assert_eq!((page.port, page.path.as_str()), (Some(8000), "/prometheus/metrics"));
+    let page = our_trigger(&wanted(OLDER)).page;
+    assert_eq!((page.port, page.path.as_str()), (None, "/metrics"));
+}
+
+#[test]
+fn a_metric_with_labels_is_written_as_it_is_read() {
+    let name = r#"vllm:num_requests_waiting_by_reason{reason="capacity"}"#;
+    let built = wanted(&[OLDER, &[("metricName", name)]].concat());
+    assert_eq!(built["spec"]["triggers"][0]["metadata"]["metricName"], name);
+    assert_eq!(our_trigger(&built).wanted_metrics()[0].name.as_str(), name);
+}
+
+#[test]
 fn what_is_built_is_what_the_scaler_reads() {
     let older = our_trigger(&wanted(OLDER));
     assert_eq!(older.metric_specs()[0].name, "vllm:num_requests_waiting");
